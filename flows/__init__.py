@@ -1,0 +1,1 @@
+"""Order only: which stage follows which, and the command that starts them. The one place that imports Prefect."""

@@ -1,0 +1,93 @@
+"""Failures that a person can act on, and how they are told."""
+
+import difflib
+import errno
+from collections.abc import Iterable
+from typing import Final
+
+
+class MaasflowError(Exception):
+    """What went wrong, with which value, and what to do next.
+
+    Commands print it without a traceback and exit with `exit_code`.
+    """
+
+    exit_code: int = 1
+
+    def __init__(self, what: str, do: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.do = do
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  → {self.do}" if self.do else self.what
+
+    def __reduce__(self) -> tuple[type["MaasflowError"], tuple[str, str]]:
+        return type(self), (self.what, self.do)
+
+
+class ConfigError(MaasflowError):
+    """A recipe or dataset file, or a `--set`, that says something it may not."""
+
+
+class SourceError(MaasflowError):
+    """Raw data that cannot be reached or read."""
+
+
+class DataError(MaasflowError):
+    """Data that was read but cannot be used: it failed validation, or is too small to split."""
+
+
+class InputError(MaasflowError):
+    """One input to a model that cannot be turned into tensors. Its text is safe to send to a client."""
+
+
+class BundleError(MaasflowError):
+    """A bundle that is incomplete, altered, or of a format that this version does not read."""
+
+
+class GateError(MaasflowError):
+    """A release that a gate stopped."""
+
+
+class RegistryError(MaasflowError):
+    """MLflow's tracking server or registry cannot be reached, or refuses."""
+
+
+def did_you_mean(value: object, choices: Iterable[object]) -> str:
+    """The closest of the choices as a question, or nothing where none is close."""
+    close = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+_FULL: Final = ("database or disk is full", "no space left on device", "disk quota exceeded")
+
+
+def explain(error: BaseException) -> MaasflowError | None:
+    """The actionable form of an error that any stage may meet, or None where only a traceback helps.
+
+    Walks the causes, because libraries wrap what the system said.
+    """
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        if isinstance(cause, MaasflowError):
+            return cause
+        if _disk_is_full(cause):
+            name = getattr(cause, "filename", None)
+            where = f" while writing {name}" if name else ""
+            return MaasflowError(
+                f"the disk is full{where}",
+                "free some space (`maasflow clean` removes cached stages), then run the same command again: finished stages are kept",
+            )
+        if isinstance(cause, PermissionError) and cause.filename:
+            return MaasflowError(f"no permission for {cause.filename}", "make it readable and writable for this account")
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _disk_is_full(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return any(text in str(error).lower() for text in _FULL)

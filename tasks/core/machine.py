@@ -1,0 +1,49 @@
+"""The machine that a figure was taken on: a latency or an int8 accuracy means nothing without it."""
+
+import os
+import platform
+from functools import cache
+from pathlib import Path
+
+from tasks.core.config import Config
+
+_INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "avx_vnni", "asimddp", "i8mm")
+
+
+class Machine(Config):
+    """Processor, instruction sets that matter for inference, and usable cores."""
+
+    system: str
+    processor: str
+    instructions: tuple[str, ...]
+    cores: int
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: its affinity, within the control group's quota where one is set."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, -(-int(quota) // int(period))))
+
+
+@cache
+def this_machine() -> Machine:
+    processor, flags = platform.processor() or platform.machine(), set[str]()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                processor = value.strip()
+            elif name.strip() in ("flags", "Features"):
+                flags.update(value.split())
+    except OSError:
+        pass
+    return Machine(
+        system=f"{platform.system()} {platform.machine()}",
+        processor=processor,
+        instructions=tuple(name for name in _INSTRUCTIONS if name in flags),
+        cores=usable_cores(),
+    )

@@ -1,0 +1,66 @@
+"""A bundle's variant in ONNX Runtime: from raw inputs to labels and probabilities."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from tasks.core.bundle import Bundle
+from tasks.core.errors import BundleError
+from tasks.core.machine import usable_cores
+from tasks.core.transforms import Arrays
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable label, and the probability of every label."""
+
+    label: str
+    probabilities: dict[str, float]
+
+
+class Predictor:
+    """One variant, loaded. Safe to call from several threads."""
+
+    def __init__(self, bundle: Bundle, variant: str | None = None, threads: int | None = None) -> None:
+        self.manifest = bundle.manifest
+        self.variant = bundle.manifest.variant(variant)
+        self.session = open_session(bundle.file(variant), threads if threads is not None else bundle.manifest.threads)
+
+    def predict(self, instances: Sequence[Any]) -> list[Prediction]:
+        """One prediction for each raw instance. Raises InputError."""
+        if not instances:
+            return []
+        transform = self.manifest.transform
+        rows = probabilities(self.logits(transform.tensors(transform.encode(transform.columns(instances)))))
+        labels = self.manifest.labels
+        return [Prediction(labels[row.argmax()], dict(zip(labels, map(float, row), strict=True))) for row in rows]
+
+    def logits(self, tensors: Arrays) -> npt.NDArray[np.float32]:
+        """float32 [batch, labels] for the model's input tensors."""
+        (logits,) = self.session.run(["logits"], tensors)
+        return np.asarray(logits)
+
+
+def open_session(path: Any, threads: int = 0) -> ort.InferenceSession:
+    """An ONNX Runtime session on the CPU. Raises BundleError for a file that ONNX Runtime rejects."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or usable_cores()
+    options.inter_op_num_threads = 1
+    # Threads that spin while they wait take the cores from everything else on the machine.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions have no common base
+        raise BundleError(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}", "export the model again") from error
+
+
+def probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Softmax over the last axis, in float64 so that rows sum to 1."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    exponents = np.exp(shifted)
+    return np.asarray(exponents / exponents.sum(axis=-1, keepdims=True))

@@ -1,0 +1,137 @@
+"""Restartable stages: each result lies under the digest of everything it came from, whole or not at all."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from filelock import FileLock
+
+from tasks.core.config import Config
+
+ResultT = TypeVar("ResultT", bound=Config)
+
+
+@dataclass(frozen=True)
+class Done(Generic[ResultT]):
+    """A finished stage: what it found, the folder with what it made, and how long that took when it ran."""
+
+    stage: str
+    key: str
+    result: ResultT
+    folder: Path
+    seconds: float
+    cached: bool
+
+
+def content_key(*parts: Any) -> str:
+    """A digest of plain values, equal for equal content."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+@cache
+def code_key() -> str:
+    """A digest of the source of all stages: changed code is changed content."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return digest.hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class StageStore:
+    """Finished stages under `<root>/<stage>/<key>/`, each with its `result.json`.
+
+    A stage works in `<key>.partial` and is renamed when it is whole, so that a kill at any moment leaves
+    either the old state or the new one.
+    """
+
+    root: Path
+
+    def find(self, stage: str, key: str, result: type[ResultT]) -> Done[ResultT] | None:
+        """The finished stage, or None where it was never finished."""
+        folder = self.root / stage / key
+        try:
+            record = json.loads((folder / "result.json").read_text())
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return None
+        return Done(stage, key, result.parse(record["result"]), folder, record["seconds"], cached=True)
+
+    def run(
+        self,
+        stage: str,
+        key: str,
+        result: type[ResultT],
+        work: Callable[[Path], ResultT],
+        *,
+        force: bool = False,
+        resumable: bool = False,
+    ) -> Done[ResultT]:
+        """The finished stage, by doing `work(folder)` unless it is done already.
+
+        A `resumable` stage finds what its killed forerunner left in the folder; any other starts in an empty one.
+        """
+        with self._lock(stage, key):
+            done = None if force else self.find(stage, key, result)
+            if done:
+                return done
+            folder, partial = self.root / stage / key, self.root / stage / f"{key}.partial"
+            if force or not resumable:
+                shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True, exist_ok=True)
+            start = time.perf_counter()
+            found = work(partial)
+            seconds = time.perf_counter() - start
+            write_text(partial / "result.json", json.dumps({"result": found.model_dump(mode="json"), "seconds": seconds}, indent=1))
+            replace_folder(partial, folder)
+            return Done(stage, key, found, folder, seconds, cached=False)
+
+    @contextmanager
+    def _lock(self, stage: str, key: str) -> Iterator[None]:
+        """Held while a stage runs, so that two runs of one recipe train it once. The system frees it with its holder."""
+        (self.root / stage).mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / stage / f"{key}.lock"):
+            yield
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that a reader, or a crash, sees the old text or the new one and never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def replace_folder(new: Path, old: Path) -> None:
+    """Put the folder `new` in the place of `old`, which may exist."""
+    if old.exists():
+        trash = old.with_name(f"{old.name}.old")
+        shutil.rmtree(trash, ignore_errors=True)
+        old.rename(trash)
+        new.rename(old)
+        shutil.rmtree(trash, ignore_errors=True)
+    else:
+        new.rename(old)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Config):
+        return value.model_dump(mode="json")
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"no stable content in {type(value).__name__}")
