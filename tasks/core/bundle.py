@@ -9,7 +9,7 @@ No file in it is code, and none is unpickled.
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from tasks.core.config import Config
@@ -135,10 +135,9 @@ class Bundle:
         """Raises BundleError unless every variant's file is inside the bundle and as its digest says."""
         self.manifest.variant()
         for variant in self.manifest.variants:
-            file = PurePosixPath(variant.file)
-            if file.is_absolute() or ".." in file.parts:
+            path = self.folder / variant.file
+            if not path.resolve().is_relative_to(self.folder.resolve()):
                 raise BundleError(f"bundle '{self.manifest.name}': the file {variant.file} lies outside of the bundle")
-            path = self.folder / file
             if not path.is_file():
                 raise BundleError(f"bundle '{self.manifest.name}': {variant.file} is missing", "fetch or export the bundle again")
             if sha256(path) != variant.sha256:

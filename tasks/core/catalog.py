@@ -41,7 +41,7 @@ class Catalog(Mapping[str, str], Generic[ComponentT]):
         origin = origin or Origin()
         name = spec.get(self.key)
         if name is None:
-            raise origin.error((), f"'{self.key}' is missing: it says which {self.noun} to use ({', '.join(self)}).")
-        if name not in self:
+            raise origin.error((), f"'{self.key}' is missing: it says which {self.noun} to use ({', '.join(self)})")
+        if not isinstance(name, str) or name not in self:
             raise origin.error((self.key,), f"unknown {self.noun} '{name}'{did_you_mean(name, self)}", f"known: {', '.join(self)}")
         return self.load(name).parse({key: value for key, value in spec.items() if key != self.key}, origin)

@@ -3,17 +3,16 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self, TypeVar, get_args
+from typing import Any, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError
-from pydantic_core import ErrorDetails
 
-from tasks.core.errors import ConfigError, did_you_mean
+from tasks.core.errors import ConfigError
+from tasks.core.mistakes import Key, mistakes
 
-Key = str | int
 Values = dict[str, Any]
 
 
@@ -21,31 +20,42 @@ Values = dict[str, Any]
 class Origin:
     """Where values came from, so that an error can point at the line to edit.
 
-    `lines` maps a key path such as ("training", "epochs") to its 1-based line; `prefix` is put before every path.
+    `lines` maps a key path such as ("training", "epochs") to its 1-based line; `prefix` is put before every path;
+    `settings` are the `--set` that stand in for lines of the file.
     """
 
     file: str = ""
     lines: Mapping[tuple[Key, ...], int] = field(default_factory=dict)
     prefix: tuple[Key, ...] = ()
+    settings: tuple[str, ...] = ()
 
     def below(self, *keys: Key) -> "Origin":
-        return Origin(self.file, self.lines, (*self.prefix, *keys))
+        return replace(self, prefix=(*self.prefix, *keys))
+
+    def overridden(self, settings: Sequence[str]) -> "Origin":
+        """The origin of what `override` makes of the values."""
+        return replace(self, settings=(*self.settings, *settings))
 
     def locate(self, path: Sequence[Key]) -> str:
-        """`file:line: key.path`, as far as each is known."""
+        """`file:line: key.path`, as far as each is known; `--set …: key.path` for what a `--set` gave."""
         full = (*self.prefix, *path)
+        dotted = ".".join(map(str, full))
         line = next((self.lines[full[:n]] for n in range(len(full), 0, -1) if full[:n] in self.lines), None)
         place = f"{self.file}:{line}" if self.file and line else self.file
-        return ": ".join(part for part in (place, ".".join(map(str, full))) if part)
+        for setting in reversed(self.settings):
+            key = setting.partition("=")[0]
+            if f"{dotted}.".startswith(f"{key}."):
+                return f"--set {setting}" if dotted == key else f"--set {setting}: {dotted}"
+        return ": ".join(part for part in (place, dotted) if part)
 
     def error(self, path: Sequence[Key], what: str, do: str = "") -> ConfigError:
-        return ConfigError(f"{self.locate(path)}: {what}", do)
+        return ConfigError(": ".join(part for part in (self.locate(path), what) if part), do)
 
 
 class Config(BaseModel):
     """A frozen set of typed keys. Unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
     _origin: Origin = PrivateAttr(default_factory=Origin)
 
@@ -61,7 +71,7 @@ class Config(BaseModel):
             # Through JSON, so that strict types still let a YAML list become a tuple.
             parsed = cls.model_validate_json(json.dumps(values))
         except ValidationError as error:
-            raise ConfigError("\n".join(_explain(cls, detail, origin) for detail in error.errors())) from None
+            raise ConfigError("\n".join(str(origin.error(*mistake)) for mistake in mistakes(cls, values, error))) from None
         parsed._origin = origin  # noqa: SLF001 - its own class
         return parsed
 
@@ -70,30 +80,38 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's scalars: `no` is a text, `1e-3` a number, a date a text; a key given twice is an error."""
+    """YAML 1.2's scalars, so that `no` is a text, `1e-3` a number and `010` ten. Keys are texts, and one given twice is an error.
+
+    Infinity and not-a-number stay texts: no setting takes them.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[Any] = set()
+        seen: set[str] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key '{key}' is given twice", key_node.start_mark)
-            seen.add(key)
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key is a single value", key_node.start_mark)
+            if key_node.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key '{key_node.value}' is given twice", key_node.start_mark)
+            seen.add(key_node.value)
+            key_node.tag = "tag:yaml.org,2002:str"
         return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        return int(self.construct_scalar(node))
 
 
 _Loader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("bool", r"^(?:true|True|TRUE|false|False|FALSE)$", "tTfF"),
     ("null", r"^(?:~|null|Null|NULL|)$", ["~", "n", "N", ""]),
-    ("int", r"^[-+]?[0-9][0-9_]*$", "-+0123456789"),
-    (
-        "float",
-        r"^[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$",
-        "-+.0123456789",
-    ),
+    ("int", r"^[-+]?[0-9]+$", "-+0123456789"),
+    ("float", r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$", "-+.0123456789"),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), list(_first))
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+for _tag in ("binary", "timestamp", "omap", "pairs", "set"):
+    # None of these has a form in JSON, which all values pass through.
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", yaml.SafeLoader.yaml_constructors[None])
 
 
 def read_yaml(path: Path, label: str | None = None) -> tuple[Values, Origin]:
@@ -101,17 +119,21 @@ def read_yaml(path: Path, label: str | None = None) -> tuple[Values, Origin]:
     label = label or str(path)
     try:
         text = path.read_text(encoding="utf-8")
-        node = yaml.compose(text, Loader=_Loader)
+        lines: dict[tuple[Key, ...], int] = {}
+        _mark(yaml.compose(text, Loader=_Loader), (), lines)
         values = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except UnicodeDecodeError as error:
         raise ConfigError(f"{label}: not UTF-8 text (byte {error.start})", "save the file as UTF-8") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         raise ConfigError(f"{label}:{mark.line + 1 if mark else '?'}: not valid YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{label}: not valid YAML: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise ConfigError(f"{label}: nested too deeply, or an alias stands inside what it names") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{label}: expected keys and values, found {type(values).__name__ if values else 'nothing'}")
-    lines: dict[tuple[Key, ...], int] = {}
-    _mark(node, (), lines)
+        found = "nothing" if values is None else "a list" if isinstance(values, list) else "a single value"
+        raise ConfigError(f"{label}: expected keys and values, found {found}")
     return values, Origin(label, lines)
 
 
@@ -157,39 +179,3 @@ def _mark(node: yaml.Node | None, path: tuple[Key, ...], lines: dict[tuple[Key, 
         for index, item in enumerate(node.value):
             lines[(*path, index)] = item.start_mark.line + 1
             _mark(item, (*path, index), lines)
-
-
-def _explain(cls: type[BaseModel], detail: ErrorDetails, origin: Origin) -> str:
-    path = [part for part in detail["loc"] if not (isinstance(part, str) and part.endswith("]"))]
-    where, value = origin.locate(path), detail["input"]
-    if detail["type"] == "extra_forbidden":
-        known = _known(cls, path[:-1])
-        return f"{where}: unknown key '{path[-1]}'{did_you_mean(path[-1], known)} Known keys: {', '.join(known)}."
-    if detail["type"] == "missing":
-        return f"{where}: this key is missing and has no default."
-    if detail["type"] == "literal_error":
-        choices = re.findall(r"'([^']*)'", str(detail.get("ctx", {}).get("expected", "")))
-        return f"{where}: {value!r} is not one of {', '.join(choices)}{did_you_mean(value, choices)}"
-    message = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{where}: {_shown(value)} {message if detail['type'] != 'value_error' else ': ' + message}".replace(" : ", ": ")
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-def _known(cls: type[BaseModel], path: Sequence[Key]) -> list[str]:
-    """The keys that the class at the end of the path knows."""
-    current: type[BaseModel] | None = cls
-    for part in path:
-        if current is None or not isinstance(part, str) or part not in current.model_fields:
-            continue
-        current = next(iter(_models(current.model_fields[part].annotation)), None)
-    return sorted(current.model_fields) if current else []
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _models(part)]

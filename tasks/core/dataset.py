@@ -43,10 +43,14 @@ class Column(Config):
             raise ValueError("a label cannot be nullable: leave rows without a label out of the source")
         if self.names and len(self.names) != len(self.classes):
             raise ValueError(f"{len(self.names)} 'names' for {len(self.classes)} 'classes'")
+        if len(set(self.names)) < len(self.names):
+            raise ValueError("a name in 'names' is listed twice")
         if self.categories and self.type != "category":
             raise ValueError(f"'categories' belongs to a category column, not to {self.type}")
         if (self.minimum is not None or self.maximum is not None) and self.type != "number":
             raise ValueError(f"'minimum' and 'maximum' belong to a number column, not to {self.type}")
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError(f"the minimum {self.minimum:g} is above the maximum {self.maximum:g}")
         return self
 
 
@@ -86,6 +90,8 @@ class Dataset(Config):
         labels = [name for name, column in self.columns.items() if column.type == "label"]
         if len(labels) != 1:
             raise ValueError(f"exactly one column is the label, found {len(labels)}" + (f": {', '.join(labels)}" if labels else ""))
+        if reserved := [name for name in self.columns if name.startswith("_")]:
+            raise ValueError(f"a column's name may not start with '_', which marks maasflow's own columns: {', '.join(reserved)}")
         if not self.features:
             raise ValueError("there is no column beside the label to learn from")
         return self

@@ -56,8 +56,9 @@ class RegistryError(MaasflowError):
 
 def did_you_mean(value: object, choices: Iterable[object]) -> str:
     """The closest of the choices as a question, or nothing where none is close."""
-    close = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1, cutoff=0.6)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    known = {str(choice).lower(): str(choice) for choice in choices}
+    close = difflib.get_close_matches(str(value).lower(), known, n=1, cutoff=0.6)
+    return f"; did you mean '{known[close[0]]}'?" if close else ""
 
 
 _FULL: Final = ("database or disk is full", "no space left on device", "disk quota exceeded")
@@ -81,9 +82,11 @@ def explain(error: BaseException) -> MaasflowError | None:
                 f"the disk is full{where}",
                 "free some space (`maasflow clean` removes cached stages), then run the same command again: finished stages are kept",
             )
-        if isinstance(cause, PermissionError) and cause.filename:
+        if isinstance(cause, OSError) and cause.filename and cause.errno in (errno.EACCES, errno.EPERM):
             return MaasflowError(f"no permission for {cause.filename}", "make it readable and writable for this account")
-        cause = cause.__cause__ or cause.__context__
+        if isinstance(cause, OSError) and cause.filename and cause.errno == errno.EROFS:
+            return MaasflowError(f"{cause.filename} is on a read-only disk", "work in a folder that this account may write to")
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     return None
 
 

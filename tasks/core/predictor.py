@@ -56,7 +56,8 @@ def open_session(path: Any, threads: int = 0) -> ort.InferenceSession:
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common base
-        raise BundleError(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}", "export the model again") from error
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise BundleError(f"ONNX Runtime cannot load {path}: {why}", "export the model again") from error
 
 
 def probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

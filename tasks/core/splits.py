@@ -14,9 +14,9 @@ from tasks.core.config import Config
 from tasks.core.dataset import SPLITS, SplitName
 from tasks.core.errors import DataError
 
-EXAMPLE = "example"
+EXAMPLE = "_example"
 """The column with each example's content digest (uint64): its identity across versions of the dataset."""
-TARGET = "target"
+TARGET = "_target"
 """The column with the index of the class (int64)."""
 
 
@@ -41,7 +41,7 @@ class Split:
         path = prepared / f"{name}.arrow"
         try:
             return cls(name, pa.ipc.open_file(pa.memory_map(str(path))).read_all())
-        except (FileNotFoundError, pa.ArrowInvalid) as error:
+        except (OSError, pa.ArrowInvalid) as error:
             raise DataError(f"{path} cannot be read: {error}", "delete the dataset's prepared folder and run again") from None
 
     def __len__(self) -> int:

@@ -2,21 +2,28 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from tasks.core.config import Config
+from tasks.core.errors import ConfigError
 
+log = logging.getLogger(__name__)
 ResultT = TypeVar("ResultT", bound=Config)
+
+RECORD: Final = "result.json"
+"""What a stage found, beside what it made. It is written last, so a folder that has it is whole."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +68,10 @@ class StageStore:
         """The finished stage, or None where it was never finished."""
         folder = self.root / stage / key
         try:
-            record = json.loads((folder / "result.json").read_text())
-        except (FileNotFoundError, NotADirectoryError, ValueError):
+            record = json.loads((folder / RECORD).read_text())
+            return Done(stage, key, result.parse(record["result"]), folder, record["seconds"], cached=True)
+        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, ConfigError):
             return None
-        return Done(stage, key, result.parse(record["result"]), folder, record["seconds"], cached=True)
 
     def run(
         self,
@@ -81,17 +88,20 @@ class StageStore:
         A `resumable` stage finds what its killed forerunner left in the folder; any other starts in an empty one.
         """
         with self._lock(stage, key):
+            folder, partial = self.root / stage / key, self.root / stage / f"{key}.partial"
+            if (partial / RECORD).is_file() and not force:
+                # Killed between the last write and the rename: it is whole, so it counts.
+                replace_folder(partial, folder)
             done = None if force else self.find(stage, key, result)
             if done:
                 return done
-            folder, partial = self.root / stage / key, self.root / stage / f"{key}.partial"
             if force or not resumable:
                 shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True, exist_ok=True)
             start = time.perf_counter()
             found = work(partial)
             seconds = time.perf_counter() - start
-            write_text(partial / "result.json", json.dumps({"result": found.model_dump(mode="json"), "seconds": seconds}, indent=1))
+            write_text(partial / RECORD, json.dumps({"result": found.model_dump(mode="json"), "seconds": seconds}, indent=1))
             replace_folder(partial, folder)
             return Done(stage, key, found, folder, seconds, cached=False)
 
@@ -99,14 +109,22 @@ class StageStore:
     def _lock(self, stage: str, key: str) -> Iterator[None]:
         """Held while a stage runs, so that two runs of one recipe train it once. The system frees it with its holder."""
         (self.root / stage).mkdir(parents=True, exist_ok=True)
-        with FileLock(self.root / stage / f"{key}.lock"):
+        lock = FileLock(self.root / stage / f"{key}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info("another run is at the stage '%s' with the same inputs: waiting for it", stage)
+            lock.acquire()
+        try:
             yield
+        finally:
+            lock.release()
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a file so that a reader, or a crash, sees the old text or the new one and never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.partial")
     try:
         with partial.open("w", encoding="utf-8") as file:
             file.write(text)

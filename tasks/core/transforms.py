@@ -9,7 +9,6 @@ import base64
 import binascii
 import io
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
@@ -27,6 +26,7 @@ Columns = Mapping[str, Sequence[Any]]
 """Raw values by column name, all of one length."""
 
 MAX_PIXELS = 50_000_000
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 class TensorSpec(Config):
@@ -61,7 +61,7 @@ class ImageTransform(Config):
     def fit(cls, column: str, values: Sequence[Any], options: ImageOptions) -> Self:
         size = options.size
         if size is None:
-            first = _open(values[0])
+            first = _open(values[0], options.mode)
             size = (first.height, first.width)
         return cls(column=column, mode=options.mode, size=size, mean=options.mean, std=options.std)
 
@@ -70,8 +70,14 @@ class ImageTransform(Config):
         return (TensorSpec(name="x", dtype="FP32", shape=(3 if self.mode == "RGB" else 1, *self.size)),)
 
     def columns(self, instances: Sequence[Any]) -> Columns:
-        """Instances as a client sends them (a base64 text, a nested list, or an object with the column) as columns."""
-        return {self.column: [item.get(self.column, item) if isinstance(item, dict) else item for item in instances]}
+        """Instances as a client sends them (a base64 text, a nested list, or an object with the column) as columns.
+
+        Raises InputError for an object with another key.
+        """
+        for row, item in enumerate(instances):
+            if isinstance(item, dict) and set(item) != {self.column}:
+                raise InputError(f"item {row}: expected the key '{self.column}' alone, found {', '.join(map(str, item)) or 'none'}")
+        return {self.column: [item[self.column] if isinstance(item, dict) else item for item in instances]}
 
     def encode(self, columns: Columns) -> Arrays:
         """uint8 [rows, channels, height, width]. Raises InputError for an image that cannot be decoded."""
@@ -80,7 +86,7 @@ class ImageTransform(Config):
         pixels = np.empty((len(values), *spec.shape), np.uint8)
         for row, value in enumerate(values):
             try:
-                image = _open(value).convert(self.mode)
+                image = _open(value, self.mode)
             except InputError as error:
                 raise InputError(f"item {row}: {error.what}") from None
             if (image.height, image.width) != self.size:
@@ -126,12 +132,13 @@ class TableTransform(Config):
         numbers, categories = [], []
         for name, column in columns.items():
             if column.type == "number":
-                known = np.array([value for value in values[name] if value is not None], np.float64)
-                std = float(known.std()) if known.size else 0.0
+                known = np.array([value for value in values[name] if not _missing(value)], np.float64)
                 mean = float(known.mean()) if known.size else 0.0
-                numbers.append(NumberColumn(column=name, mean=mean, std=std if std > 1e-12 else 1.0, nullable=column.nullable))
+                # A constant's standard deviation is rounding noise; no threshold tells it from a column of small numbers.
+                std = float(known.std()) if known.size and np.ptp(known) > 0 else 1.0
+                numbers.append(NumberColumn(column=name, mean=mean, std=std or 1.0, nullable=column.nullable))
             else:
-                seen = sorted({str(value) for value in values[name] if value is not None})
+                seen = sorted({str(value) for value in values[name] if not _missing(value)})
                 categories.append(CategoryColumn(column=name, values=tuple(seen), nullable=column.nullable))
         return cls(numbers=tuple(numbers), categories=tuple(categories))
 
@@ -148,7 +155,7 @@ class TableTransform(Config):
                 raise InputError(f"item {row}: expected an object with the keys {', '.join(known)}, found {type(item).__name__}")
             for key in item:
                 if key not in known:
-                    raise InputError(f"item {row}: unknown key '{key}'{did_you_mean(key, known)} Known keys: {', '.join(known)}.")
+                    raise InputError(f"item {row}: unknown key '{key}'{did_you_mean(key, known) or '.'} Known keys: {', '.join(known)}")
         return {name: [item.get(name) for item in instances] for name in known}
 
     def encode(self, columns: Columns) -> Arrays:
@@ -160,7 +167,11 @@ class TableTransform(Config):
         for number in self.numbers:
             values = _numbers(columns[number.column], number)
             missing = np.isnan(values)
-            x[:, slot] = np.where(missing, 0.0, (values - number.mean) / number.std)
+            with np.errstate(over="ignore"):
+                scaled = np.where(missing, 0.0, (values - number.mean) / number.std)
+            for row in np.flatnonzero(np.abs(scaled) > _LARGEST).tolist():
+                raise InputError(f"item {row}: '{number.column}' is {values[row]:g}, too far from what the model was trained on")
+            x[:, slot] = scaled
             slot += 1
             if number.nullable:
                 x[:, slot] = missing
@@ -169,9 +180,9 @@ class TableTransform(Config):
             place = {value: index for index, value in enumerate(category.values)}
             unknown = len(category.values)
             for row, value in enumerate(columns[category.column]):
-                if value is None and not category.nullable:
+                if _missing(value) and not category.nullable:
                     raise InputError(f"item {row}: '{category.column}' is missing and may not be")
-                x[row, slot + (unknown if value is None else place.get(str(value), unknown))] = 1.0
+                x[row, slot + (unknown if _missing(value) else place.get(str(value), unknown))] = 1.0
             slot += unknown + 1
         return {"x": x}
 
@@ -203,39 +214,47 @@ def fit_transform(
     )
 
 
-def _open(value: Any) -> Image.Image:
+def _open(value: Any, mode: Literal["L", "RGB"]) -> Image.Image:
     """An image from an encoded file's bytes, their base64 text, or rows of pixels 0–255. Raises InputError."""
     if isinstance(value, str):
-        try:
-            value = base64.b64decode(value.partition(",")[2] if value.startswith("data:") else value, validate=True)
-        except (binascii.Error, ValueError):
-            raise InputError("the text is not base64") from None
+        value = _from_base64(value)
     if isinstance(value, list | np.ndarray):
-        return _from_pixels(value)
+        return _from_pixels(value).convert(mode)
     if not isinstance(value, bytes | bytearray | memoryview):
         raise InputError(f"expected an image as base64 text or rows of pixels, found {type(value).__name__}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(value))
-            if image.width * image.height > MAX_PIXELS:
-                raise InputError(f"the image has {image.width} × {image.height} pixels, more than the limit of {MAX_PIXELS:,}")
-            frames = getattr(image, "n_frames", 1)
-            if frames > 1:
-                raise InputError(f"the image is animated ({frames} frames): send one frame")
-            image.load()
+        image: Image.Image = Image.open(io.BytesIO(value))
+        if image.width * image.height > MAX_PIXELS:
+            raise InputError(f"the image has {image.width} × {image.height} pixels, more than the limit of {MAX_PIXELS:,}")
+        frames = getattr(image, "n_frames", 1)
+        if frames > 1:
+            raise InputError(f"the image is animated ({frames} frames): send one frame")
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16"):
+            # Pillow would clip 16-bit grey at 255, which turns most of it white.
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        return image.convert(mode)
     except InputError:
         raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise InputError(f"the image has more than the limit of {MAX_PIXELS:,} pixels") from None
     except Exception as error:  # noqa: BLE001 - Pillow's decoders raise what they like on broken files
         found = "no bytes" if not value else f"{len(value)} bytes"
         raise InputError(f"the image cannot be decoded ({found}; {type(error).__name__})") from None
-    return ImageOps.exif_transpose(image)
+
+
+def _from_base64(text: str) -> bytes:
+    """Base64, also in lines as `base64` prints it, or as a data: URL."""
+    try:
+        return base64.b64decode("".join(text.partition(",")[2].split() if text.startswith("data:") else text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise InputError("the text is not base64") from None
 
 
 def _from_pixels(value: Any) -> Image.Image:
     try:
         array = np.asarray(value, np.float64)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise InputError("the rows of pixels differ in length, or are not numbers") from None
     if array.ndim not in (2, 3) or array.size == 0 or (array.ndim == 3 and array.shape[2] != 3):
         raise InputError(f"expected rows of pixels, [height][width] or [height][width][3], found the shape {list(array.shape)}")
@@ -245,17 +264,23 @@ def _from_pixels(value: Any) -> Image.Image:
 
 
 def _numbers(values: Sequence[Any], number: NumberColumn) -> npt.NDArray[np.float64]:
+    """The values as float64, a missing one as NaN. Raises InputError."""
     result = np.empty(len(values))
     for row, value in enumerate(values):
-        if value is None:
+        if _missing(value):
             if not number.nullable:
                 raise InputError(f"item {row}: '{number.column}' is missing and may not be")
             result[row] = math.nan
             continue
         try:
             result[row] = float(value)
-        except (TypeError, ValueError):
-            raise InputError(f"item {row}: '{number.column}' is {value!r}, expected a number") from None
+        except (TypeError, ValueError, OverflowError):
+            raise InputError(f"item {row}: '{number.column}' is {str(value)[:60]!r}, expected a number") from None
         if not math.isfinite(result[row]):
             raise InputError(f"item {row}: '{number.column}' is {value!r}, expected a finite number")
     return result
+
+
+def _missing(value: Any) -> bool:
+    """None, or the NaN that stands for it in files and in some clients."""
+    return value is None or (isinstance(value, float) and math.isnan(value))

@@ -69,7 +69,7 @@ class Workspace:
     def recipe(self, name: str, settings: tuple[str, ...] = ()) -> Recipe:
         """The recipe file of that name with each `--set` applied. Raises ConfigError."""
         values, origin = self._read("recipe", name, self._recipe_folders())
-        return Recipe.parse(override(values, settings), origin)
+        return Recipe.parse(override(values, settings), origin.overridden(settings))
 
     def datasets(self) -> list[str]:
         return _names([self.data])
@@ -85,16 +85,17 @@ class Workspace:
         return [self.root / "recipes", self.root / "flows" / "recipes", Path(str(resources.files("flows") / "recipes"))]
 
     def _read(self, noun: str, name: str, folders: list[Path]) -> tuple[dict[str, Any], Origin]:
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"'{name}' cannot be a {noun}'s name: it has small letters, digits, '.', '_' and '-' only, and at most 80",
+                f"known: {', '.join(_names(folders)) or 'none'}",
+            )
         path = next((folder / f"{name}.yaml" for folder in folders if (folder / f"{name}.yaml").is_file()), None)
         if path is None:
             known = _names(folders)
             raise ConfigError(
                 f"there is no {noun} '{name}'{did_you_mean(name, known)}",
                 f"known: {', '.join(known) or 'none'}; a new one goes into {self.shown(folders[0])}/{name}.yaml",
-            )
-        if not _NAME.fullmatch(name):
-            raise ConfigError(
-                f"{self.shown(path)}: a {noun}'s name has small letters, digits, '.', '_' and '-' only, and at most 80", "rename the file"
             )
         return read_yaml(path, self.shown(path))
 
