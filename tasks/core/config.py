@@ -119,9 +119,9 @@ def read_yaml(path: Path, label: str | None = None) -> tuple[Values, Origin]:
     label = label or str(path)
     try:
         text = path.read_text(encoding="utf-8")
+        values = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
         lines: dict[tuple[Key, ...], int] = {}
         _mark(yaml.compose(text, Loader=_Loader), (), lines)
-        values = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except UnicodeDecodeError as error:
         raise ConfigError(f"{label}: not UTF-8 text (byte {error.start})", "save the file as UTF-8") from None
     except yaml.MarkedYAMLError as error:
