@@ -20,7 +20,17 @@ from tasks.core.config import Config
 from tasks.core.errors import ConfigError
 
 log = logging.getLogger(__name__)
-ResultT = TypeVar("ResultT", bound=Config)
+
+
+class StageResult(Config):
+    """What a stage found. `figure` is the one figure of it that matters, in words, for the summary of a run."""
+
+    @property
+    def figure(self) -> str:
+        return ""
+
+
+ResultT = TypeVar("ResultT", bound=StageResult)
 
 RECORD: Final = "result.json"
 """What a stage found, beside what it made. It is written last, so a folder that has it is whole."""
@@ -64,6 +74,13 @@ class StageStore:
 
     root: Path
 
+    def figure(self, stage: str, key: str) -> str | None:
+        """What the finished stage found, in words; None where it was never finished. Needs none of the stage's code."""
+        try:
+            return str(json.loads((self.root / stage / key / RECORD).read_text())["figure"])
+        except (OSError, ValueError, KeyError):
+            return None
+
     def find(self, stage: str, key: str, result: type[ResultT]) -> Done[ResultT] | None:
         """The finished stage, or None where it was never finished."""
         folder = self.root / stage / key
@@ -101,7 +118,8 @@ class StageStore:
             start = time.perf_counter()
             found = work(partial)
             seconds = time.perf_counter() - start
-            write_text(partial / RECORD, json.dumps({"result": found.model_dump(mode="json"), "seconds": seconds}, indent=1))
+            record = {"figure": found.figure, "seconds": seconds, "result": found.model_dump(mode="json")}
+            write_text(partial / RECORD, json.dumps(record, indent=1))
             replace_folder(partial, folder)
             return Done(stage, key, found, folder, seconds, cached=False)
 
@@ -135,6 +153,19 @@ def write_text(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A new, empty folder to write into, which takes the place of `folder` when all went well and is removed otherwise."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        replace_folder(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def replace_folder(new: Path, old: Path) -> None:
     """Put the folder `new` in the place of `old`, which may exist."""
     if old.exists():
@@ -153,3 +184,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     raise TypeError(f"no stable content in {type(value).__name__}")
+
+
+def link_file(source: Path, target: Path) -> None:
+    """A second name for a file that nobody changes: a hard link where the file system has them, else a copy."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -61,7 +61,7 @@ class ImageTransform(Config):
     def fit(cls, column: str, values: Sequence[Any], options: ImageOptions) -> Self:
         size = options.size
         if size is None:
-            first = _open(values[0], options.mode)
+            first = open_image(values[0], options.mode)
             size = (first.height, first.width)
         return cls(column=column, mode=options.mode, size=size, mean=options.mean, std=options.std)
 
@@ -86,7 +86,7 @@ class ImageTransform(Config):
         pixels = np.empty((len(values), *spec.shape), np.uint8)
         for row, value in enumerate(values):
             try:
-                image = _open(value, self.mode)
+                image = open_image(value, self.mode)
             except InputError as error:
                 raise InputError(f"item {row}: {error.what}") from None
             if (image.height, image.width) != self.size:
@@ -214,7 +214,7 @@ def fit_transform(
     )
 
 
-def _open(value: Any, mode: Literal["L", "RGB"]) -> Image.Image:
+def open_image(value: Any, mode: Literal["L", "RGB"]) -> Image.Image:
     """An image from an encoded file's bytes, their base64 text, or rows of pixels 0–255. Raises InputError."""
     if isinstance(value, str):
         value = _from_base64(value)
