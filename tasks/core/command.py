@@ -36,7 +36,6 @@ def report(error: BaseException) -> int:
 def run_stage(stage: Callable[[Workspace, str], object]) -> NoReturn:
     """The `main` of `python -m tasks.<stage> NAME`: run the stage on that dataset, and exit."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    logging.getLogger("great_expectations").setLevel(logging.ERROR)
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         print(
             f"usage: python -m {stage.__module__ if stage.__module__ != '__main__' else 'tasks.' + stage.__name__} DATASET", file=sys.stderr
