@@ -9,7 +9,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from tasks.core.bundle import Bundle
-from tasks.core.errors import BundleError
+from tasks.core.errors import BundleError, InputError
 from tasks.core.machine import usable_cores
 from tasks.core.transforms import Arrays
 
@@ -29,13 +29,17 @@ class Predictor:
         self.manifest = bundle.manifest
         self.variant = bundle.manifest.variant(variant)
         self.session = open_session(bundle.file(variant), threads if threads is not None else bundle.manifest.threads)
+        self._check()
 
     def predict(self, instances: Sequence[Any]) -> list[Prediction]:
         """One prediction for each raw instance. Raises InputError."""
         if not instances:
             return []
         transform = self.manifest.transform
-        rows = probabilities(self.logits(transform.tensors(transform.encode(transform.columns(instances)))))
+        logits = self.logits(transform.tensors(transform.encode(transform.columns(instances))))
+        for row in np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist():
+            raise InputError(f"item {row}: the model has no finite answer for it")
+        rows = probabilities(logits)
         labels = self.manifest.labels
         return [Prediction(labels[row.argmax()], dict(zip(labels, map(float, row), strict=True))) for row in rows]
 
@@ -43,6 +47,17 @@ class Predictor:
         """float32 [batch, labels] for the model's input tensors."""
         (logits,) = self.session.run(["logits"], tensors)
         return np.asarray(logits)
+
+    def _check(self) -> None:
+        """Raises BundleError unless the model takes and gives what the manifest says."""
+        found = [" and ".join(sorted(node.name for node in nodes)) for nodes in (self.session.get_inputs(), self.session.get_outputs())]
+        said = [" and ".join(sorted(spec.name for spec in specs)) for specs in (self.manifest.inputs, self.manifest.outputs)]
+        if found != said:
+            raise BundleError(
+                f"bundle '{self.manifest.name}': {self.variant.file} takes {found[0]} and gives {found[1]}, "
+                f"its manifest says {said[0]} and {said[1]}",
+                "export the model again",
+            )
 
 
 def open_session(path: Any, threads: int = 0) -> ort.InferenceSession:
