@@ -12,7 +12,7 @@ from tasks.core.stages import whole_folder
 from tasks.core.workspace import Workspace
 from tasks.sources import SOURCES
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("tasks.fetch")
 
 
 def fetch(workspace: Workspace, name: str) -> dict[str, int]:

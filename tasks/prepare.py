@@ -28,7 +28,7 @@ from tasks.core.splits import EXAMPLE, TARGET, PreparedSummary, write_split
 from tasks.core.stages import whole_folder, write_text
 from tasks.core.workspace import Workspace
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("tasks.prepare")
 
 Side = npt.NDArray[np.int8]
 """For each row the index of its split in SPLITS, or _DROPPED."""

@@ -31,7 +31,7 @@ from tasks.report_page import page
 if TYPE_CHECKING:
     import pandas as pd
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("tasks.validate")
 
 _FRAME_ROWS = 65_536
 

@@ -35,7 +35,7 @@ def report(error: BaseException) -> int:
 
 def run_stage(stage: Callable[[Workspace, str], object]) -> NoReturn:
     """The `main` of `python -m tasks.<stage> NAME`: run the stage on that dataset, and exit."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    _tell(logging.getLogger("tasks"))
     if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
         print(
             f"usage: python -m {stage.__module__ if stage.__module__ != '__main__' else 'tasks.' + stage.__name__} DATASET", file=sys.stderr
@@ -50,6 +50,12 @@ def run_stage(stage: Callable[[Workspace, str], object]) -> NoReturn:
         leave_failure(error)
         sys.exit(report(error))
     sys.exit(0)
+
+
+def _tell(logger: logging.Logger) -> None:
+    """Show what this logger says as plain lines on stdout. Not the root's: libraries say much there."""
+    logger.setLevel(logging.INFO)
+    logger.addHandler(logging.StreamHandler(sys.stdout))
 
 
 def stage_lock(workspace: Workspace, name: str) -> FileLock:
