@@ -1,13 +1,25 @@
 """What every test may rely on: a workspace of its own, no telemetry, no network."""
 
+import json
 import os
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import settings
+from hypothesis.configuration import set_hypothesis_home_dir
 
 from tasks.core.workspace import Workspace
 
 REPOSITORY = Path(__file__).parents[1]
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# No deadline, because a busy machine is no failure; and nothing is remembered in the repository.
+settings.register_profile("maasflow", database=None, deadline=None)
+settings.load_profile("maasflow")
+set_hypothesis_home_dir(str(Path(tempfile.gettempdir()) / "maasflow-hypothesis"))
 
 
 @pytest.fixture
@@ -26,3 +38,36 @@ def mirror() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("needs the real datasets: set MAASFLOW_MIRROR to their folder")
     return Path(folder).resolve()
+
+
+AddDataset = Callable[..., str]
+
+
+@pytest.fixture
+def add_dataset(workspace: Workspace) -> AddDataset:
+    """Write `data/<name>.yaml` with this source, these columns and any other sections; the name."""
+
+    def add(name: str, source: dict[str, Any], columns: dict[str, Any], **sections: Any) -> str:
+        (workspace.data / f"{name}.yaml").write_text(json.dumps({"source": source, "columns": columns, **sections}))
+        return name
+
+    return add
+
+
+PEOPLE: dict[str, Any] = {
+    "age": {"type": "number", "minimum": 0, "maximum": 120},
+    "port": {"type": "category", "categories": ["S", "C", "Q"]},
+    "survived": {"type": "label", "classes": [0, 1], "names": ["died", "survived"]},
+}
+
+
+@pytest.fixture
+def add_people(workspace: Workspace, add_dataset: AddDataset) -> AddDataset:
+    """A CSV of 200 good rows, or of the given lines, with its dataset file `people`; the name."""
+
+    def add(*lines: str, header: str = "age,port,survived", columns: dict[str, Any] = PEOPLE, **sections: Any) -> str:
+        rows = lines or tuple(f"{20 + row / 4},{'SCQ'[row % 3]},{row % 2}" for row in range(200))
+        (workspace.root / "people.csv").write_text("\n".join((header, *rows)) + "\n")
+        return add_dataset("people", {"kind": "csv", "path": "people.csv"}, columns, **sections)
+
+    return add

@@ -1,17 +1,20 @@
 """A bundle's variant in ONNX Runtime: from raw inputs to labels and probabilities."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from tasks.core.bundle import Bundle
 from tasks.core.errors import BundleError, InputError
 from tasks.core.machine import usable_cores
 from tasks.core.transforms import Arrays
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,12 @@ class Predictor:
             )
 
 
-def open_session(path: Any, threads: int = 0) -> ort.InferenceSession:
+def open_session(path: Any, threads: int = 0) -> "ort.InferenceSession":
     """An ONNX Runtime session on the CPU. Raises BundleError for a file that ONNX Runtime rejects."""
+    # Read once, at the first import, at which ONNX Runtime would otherwise write a device id and report home.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime as ort  # noqa: PLC0415 - after the line above
+
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()
     options.inter_op_num_threads = 1
