@@ -63,14 +63,8 @@ def _of_column(name: str, column: Column) -> list[Expected]:
     nulls = "expect_column_values_to_be_null"
     found = []
     if not column.nullable:
-        found.append(
-            Expected(
-                "expect_column_values_to_not_be_null",
-                {"column": present(name)},
-                name,
-                detail="no missing values; allow them with `nullable: true`",
-            )
-        )
+        detail = "no missing values" + ("" if column.type == "label" else "; allow them with `nullable: true`")
+        found.append(Expected("expect_column_values_to_not_be_null", {"column": present(name)}, name, detail=detail))
     if column.type == "image":
         found.append(
             Expected(nulls, {"column": problem(name)}, name, "expect_column_values_to_be_decodable_images", "files that Pillow can decode")

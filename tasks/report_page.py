@@ -1,5 +1,6 @@
 """The validation report as one page that needs no network: Great Expectations' own takes its styles from one."""
 
+import re
 from html import escape
 from typing import Final
 
@@ -68,11 +69,17 @@ def _section(title: str, checks: tuple[Check, ...] | list[Check]) -> str:
 
 def _card(check: Check) -> str:
     mark = '<span class="good">✓</span>' if check.success else '<span class="bad">✗</span>'
-    column = f" <b>{escape(check.column)}</b>" if check.column else ""
+    column = f"<b>{escape(check.column)}</b> " if check.column else ""
+    name = escape(check.expectation).replace("_", "_<wbr>")
     count = f"{check.unexpected:,} found" if check.unexpected else ""
     examples = "".join(f"<li><code>{escape(example)}</code></li>" for example in check.examples)
     return (
-        f'<div class="check{"" if check.success else " bad-card"}">{mark}<div><code>{escape(check.expectation)}</code>{column}'
-        f'<p class="soft">{escape(check.detail)}</p></div><span class="count {"soft" if check.success else "bad"}">{count}</span>'
+        f'<div class="check{"" if check.success else " bad-card"}">{mark}<div>{column}<code>{name}</code>'
+        f'<p class="soft">{_prose(check.detail)}</p></div><span class="count {"soft" if check.success else "bad"}">{count}</span>'
         f"{f'<ul>{examples}</ul>' if examples else ''}</div>"
     )
+
+
+def _prose(text: str) -> str:
+    """Text in which `backticks` mark code."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))

@@ -74,13 +74,6 @@ class StageStore:
 
     root: Path
 
-    def figure(self, stage: str, key: str) -> str | None:
-        """What the finished stage found, in words; None where it was never finished. Needs none of the stage's code."""
-        try:
-            return str(json.loads((self.root / stage / key / RECORD).read_text())["figure"])
-        except (OSError, ValueError, KeyError):
-            return None
-
     def find(self, stage: str, key: str, result: type[ResultT]) -> Done[ResultT] | None:
         """The finished stage, or None where it was never finished."""
         folder = self.root / stage / key
@@ -118,8 +111,7 @@ class StageStore:
             start = time.perf_counter()
             found = work(partial)
             seconds = time.perf_counter() - start
-            record = {"figure": found.figure, "seconds": seconds, "result": found.model_dump(mode="json")}
-            write_text(partial / RECORD, json.dumps(record, indent=1))
+            write_text(partial / RECORD, json.dumps({"result": found.model_dump(mode="json"), "seconds": seconds}, indent=1))
             replace_folder(partial, folder)
             return Done(stage, key, found, folder, seconds, cached=False)
 
@@ -186,7 +178,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"no stable content in {type(value).__name__}")
 
 
-def link_file(source: Path, target: Path) -> None:
+def link_file(source: Path | str, target: Path | str) -> None:
     """A second name for a file that nobody changes: a hard link where the file system has them, else a copy."""
     try:
         os.link(source, target)

@@ -1,0 +1,156 @@
+"""The `maasflow` command. Each command imports what it needs when it is called, so that `--help` is instant."""
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="maasflow")
+@click.option("--debug", is_flag=True, help="Show tracebacks and the libraries' own messages.")
+def cli(debug: bool) -> None:
+    """From a versioned dataset to a gated, compressed model answering over HTTP."""
+    from flows.environment import quiet_libraries
+
+    quiet_libraries(debug=debug)
+
+
+@cli.command()
+@click.argument("recipe")
+@click.option("--set", "settings", multiple=True, metavar="KEY.PATH=VALUE", help="Differ from the recipe file, as in training.epochs=3.")
+@click.option("--force", is_flag=True, help="Do every stage again, also those whose inputs have not changed.")
+def run(recipe: str, settings: tuple[str, ...], force: bool) -> None:
+    """Run RECIPE: data, training, evaluation, export, compression, gates, release."""
+    from flows.run import run_recipe
+
+    click.echo("\n" + run_recipe(recipe, settings, force=force).text())
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free port.")
+@click.option(
+    "--follow/--no-follow", default=True, show_default=True, help="Follow the registry: serve what becomes champion while this runs."
+)
+def serve(host: str, port: int, follow: bool) -> None:
+    """Serve every model that has a champion."""
+    from flows.serving import serve_here
+
+    sys.exit(serve_here(host, port, follow=follow))
+
+
+@cli.command()
+@click.argument("name")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--variant", help="Another variant than the bundle's chosen one, as in fp32.")
+def predict(name: str, file: Path, variant: str | None) -> None:
+    """Predict with the champion of model NAME, without a server.
+
+    FILE is an image, a .csv with a header, or a .json with one input or a list of them. The answer is a line of JSON for
+    each input.
+    """
+    from flows.predict import predict_file
+
+    for line in predict_file(name, file, variant):
+        click.echo(line)
+
+
+@cli.command()
+def demo() -> None:
+    """Run the recipe digits-mlp, serve it, send it one held-out image, and stop."""
+    from flows.demo import run_demo
+
+    run_demo()
+
+
+@cli.command()
+@click.argument("name")
+@click.argument("version")
+def promote(name: str, version: str) -> None:
+    """Make VERSION of model NAME the champion, after review."""
+    from flows.release import promote_version
+
+    click.echo(promote_version(name, version))
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=".")
+def init(folder: Path) -> None:
+    """Make FOLDER a workspace: data/, recipes/, and DVC's files."""
+    from tasks.versioning import init as init_workspace
+
+    init_workspace(folder)
+    click.echo(f"{folder} is a workspace: put a dataset into data/NAME.yaml and a recipe into recipes/NAME.yaml, then maasflow run NAME")
+
+
+@cli.group()
+def data() -> None:
+    """Datasets and their versions."""
+
+
+@data.command("version")
+@click.argument("name")
+def data_version(name: str) -> None:
+    """Print the digest of dataset NAME, which runs and releases record."""
+    from flows.datasets import version_digest
+
+    click.echo(version_digest(name))
+
+
+@data.command("build")
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Fetch, validate and prepare again.")
+def data_build(name: str, force: bool) -> None:
+    """Fetch, validate and prepare dataset NAME; print its digest."""
+    from flows.datasets import build_dataset
+
+    click.echo(build_dataset(name, force=force))
+
+
+@cli.command()
+@click.argument("noun", type=click.Choice(["recipe", "dataset"]))
+def schema(noun: str) -> None:
+    """Print the JSON Schema of a recipe or dataset file."""
+    import json
+
+    from tasks.schema import schema as json_schema
+
+    click.echo(json.dumps(json_schema(noun), indent=2))  # type: ignore[arg-type]
+
+
+@cli.command()
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+def ui(port: int) -> None:
+    """Open MLflow's page on this workspace: runs, plots, and the registry."""
+    from flows.pages import open_mlflow
+
+    open_mlflow(port)
+
+
+@cli.command()
+def clean() -> None:
+    """Remove cached stages. Datasets, MLflow's runs and served bundles stay."""
+    from flows.release import clean_stages
+
+    click.echo(clean_stages())
+
+
+def main() -> None:
+    """Run the command; exit 0, 1 for a failure that is explained, 2 for wrong usage, 130 for Ctrl-C."""
+    try:
+        cli.main(prog_name="maasflow", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - the last frame before the shell
+        from tasks.core.command import report
+
+        sys.exit(report(error))
+
+
+if __name__ == "__main__":
+    main()

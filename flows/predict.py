@@ -1,0 +1,56 @@
+"""`maasflow predict`: the champion's answer for a file, without a server."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tasks.core.bundle import Bundle
+from tasks.core.errors import BundleError, InputError, did_you_mean
+from tasks.core.predictor import Predictor
+from tasks.core.served import pointed_at
+from tasks.core.workspace import Workspace
+
+
+def predict_file(name: str, file: Path, variant: str | None = None) -> Iterator[str]:
+    """A line of JSON for each input in the file. Raises BundleError, InputError."""
+    predictor = Predictor(champion(Workspace.current(), name), variant)
+    for prediction in predictor.predict(read_inputs(file)):
+        yield json.dumps({"label": prediction.label, "probabilities": prediction.probabilities}, ensure_ascii=False)
+
+
+def champion(workspace: Workspace, name: str) -> Bundle:
+    """The verified bundle of the model's champion, from the served folder."""
+    version = pointed_at(workspace.served / name)
+    if version is None:
+        known = sorted(path.name for path in workspace.served.glob("*") if pointed_at(path))
+        raise BundleError(
+            f"no champion of '{name}' is here{did_you_mean(name, known)}",
+            f"served: {', '.join(known) or 'nothing yet'}; release one with maasflow run, or bring it here with maasflow serve",
+        )
+    return Bundle.open(workspace.served / name / version)
+
+
+def read_inputs(file: Path) -> list[Any]:
+    """The inputs in an image file, a .csv with a header (an empty cell is a missing value), or a .json."""
+    try:
+        match file.suffix.lower():
+            case ".json":
+                values = json.loads(file.read_text(encoding="utf-8"))
+                return values["instances"] if isinstance(values, dict) and "instances" in values else _as_list(values)
+            case ".csv":
+                with file.open(newline="", encoding="utf-8-sig") as lines:
+                    return [{key: value or None for key, value in row.items()} for row in csv.DictReader(lines, strict=True)]
+            case _:
+                return [file.read_bytes()]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file} is not UTF-8 text (byte {error.start})") from None
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{file} cannot be read as {file.suffix.lstrip('.').upper()}: {error}") from None
+
+
+def _as_list(values: Any) -> list[Any]:
+    """One input, or many: rows of pixels are one image, a list of anything else is a list of inputs."""
+    is_image = isinstance(values, list) and values and isinstance(values[0], list) and not isinstance(values[0][0], list)
+    return values if isinstance(values, list) and not is_image else [values]

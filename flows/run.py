@@ -1,0 +1,53 @@
+"""`maasflow run`: the training flow, here and now."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from flows.job import Job
+from flows.server import prefect_server, wait_for_server
+from flows.summary import Summary
+from tasks.core.errors import RegistryError
+
+
+def run_recipe(recipe: str, settings: tuple[str, ...] = (), *, force: bool = False) -> Summary:
+    """Run a recipe, or find that everything in it is done. Raises MaasflowError."""
+    job = Job.open(recipe, settings, force=force)
+    summary = None if force else find_finished(job)
+    if summary:
+        return summary.as_cached()
+    with prefect_server(job.workspace):
+        from flows.training import training
+
+        wait_for_server()
+        return training(recipe, list(settings), force=force, workspace=job.workspace.root)
+
+
+def find_finished(job: Job) -> Summary | None:
+    """The summary of the run that did all of this, if its data and its release are still what they were.
+
+    Prefect has no part in this: with nothing to run there is nothing to orchestrate.
+    """
+    from tasks import versioning
+
+    version = versioning.version(job.workspace, job.recipe.dataset)
+    summary = job.finished(version) if version else None
+    if summary is None:
+        return None
+    with ThreadPoolExecutor(1) as pool:
+        # DVC is a process of its own: MLflow is imported meanwhile.
+        current = pool.submit(versioning.is_current, job.workspace, job.recipe.dataset)
+        registered = _is_registered(job, summary)
+        return summary if current.result() and registered else None
+
+
+def _is_registered(job: Job, summary: Summary) -> bool:
+    from tasks.tracking import Run
+
+    try:
+        release = job.tracking.version(summary.name, summary.version)
+    except RegistryError:
+        return False
+    run = Run(job.tracking, summary.run, "")
+    if not run.ended():
+        # Killed after its last stage, before it could say so.
+        run.end()
+    return release.run == summary.run

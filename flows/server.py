@@ -1,0 +1,120 @@
+"""Prefect's API for a run on one machine: a server of our own beside the run, where no other is configured.
+
+It keeps its state in the workspace, so that `maasflow ui` shows past runs. It is started before the heavy imports and is
+up when they are done; Prefect's own temporary server starts only once a flow begins, with every service, and takes three
+times as long.
+"""
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tasks.core.errors import MaasflowError
+from tasks.core.workspace import Workspace
+
+_START_SECONDS = 120.0
+
+
+@contextmanager
+def prefect_server(workspace: Workspace) -> Iterator[None]:
+    """Point Prefect at a server for the block: the configured one, or one started here, which ends with this process.
+
+    Returns at once; `wait_for_server` waits until it answers.
+    """
+    home = workspace.state / "prefect"
+    if configured_api() or os.environ.get("PREFECT_API_URL"):
+        yield
+        return
+    home.mkdir(parents=True, exist_ok=True)
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    environment = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    with (home / "server.log").open("wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "flows.server", str(listener.fileno())],
+            # The server reads its standard input until it ends, which is when this process does, however it dies.
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            pass_fds=[listener.fileno()],
+            # A Ctrl-C is for the run, which tells the server how it ended.
+            start_new_session=True,
+        )
+    listener.close()
+    os.environ["PREFECT_HOME"] = str(home)
+    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    try:
+        yield
+    finally:
+        del os.environ["PREFECT_API_URL"]
+        server.terminate()
+        try:
+            server.communicate(timeout=5)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.communicate()
+
+
+def wait_for_server() -> None:
+    """Wait until Prefect's API answers. Raises MaasflowError where it does not."""
+    import httpx
+    from prefect.settings import PREFECT_API_URL
+
+    url = PREFECT_API_URL.value()
+    try:
+        # The socket listens already: the one request waits until the server takes it.
+        httpx.get(f"{url}/health", timeout=_START_SECONDS).raise_for_status()
+    except httpx.HTTPError as error:
+        raise MaasflowError(
+            f"Prefect's server at {url} does not answer: {type(error).__name__}",
+            "start it, or unset PREFECT_API_URL to run with a server of maasflow's own (its log is .maasflow/prefect/server.log)",
+        ) from error
+
+
+def configured_api() -> str | None:
+    """The API that the user's active Prefect profile names, read without importing Prefect."""
+    path = Path(
+        os.environ.get("PREFECT_PROFILES_PATH") or Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser() / "profiles.toml"
+    )
+    try:
+        profiles = tomllib.loads(path.read_text())
+    except (OSError, tomllib.TOMLDecodeError):
+        return None
+    name = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
+    url: str | None = profiles.get("profiles", {}).get(name, {}).get("PREFECT_API_URL")
+    return url
+
+
+def main() -> None:
+    """Serve Prefect's API on the inherited socket until standard input ends."""
+    parser = argparse.ArgumentParser(prog="python -m flows.server")
+    parser.add_argument("fd", type=int)
+    fd = parser.parse_args().fd
+    # Of the services, only those that write down task runs and events: nothing is scheduled here.
+    os.environ["PREFECT__SERVER_EPHEMERAL"] = "1"
+    os.environ["PREFECT__SERVER_FINAL"] = "1"
+    os.environ["PREFECT_UI_ENABLED"] = "0"
+
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    server = uvicorn.Server(uvicorn.Config(create_app, factory=True, log_level="warning", lifespan="on"))
+    threading.Thread(target=_stop_with_parent, args=(server,), daemon=True).start()
+    server.run(sockets=[socket.socket(fileno=fd)])
+
+
+def _stop_with_parent(server: object) -> None:
+    sys.stdin.buffer.read()
+    server.should_exit = True  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    main()

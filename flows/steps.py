@@ -1,0 +1,293 @@
+"""Each stage as a Prefect task: what is retried, how long it may take, and what it leaves in MLflow."""
+
+import logging
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas import State
+from prefect.states import Completed
+
+from flows.job import Job
+from tasks import versioning
+from tasks.compress import CompressResult
+from tasks.compress import compress as compress_stage
+from tasks.core.bundle import DatasetVersion
+from tasks.core.encoded import Encoded
+from tasks.core.errors import DataError, MaasflowError, RegistryError, SourceError
+from tasks.core.git import current_commit
+from tasks.core.stages import Done
+from tasks.deploy import deploy as deploy_stage
+from tasks.encode import EncodeResult
+from tasks.encode import encode as encode_stage
+from tasks.evaluate import EvaluateResult
+from tasks.evaluate import evaluate as evaluate_stage
+from tasks.export import ExportResult
+from tasks.export import export as export_stage
+from tasks.gate import GateResult
+from tasks.gate import gate as gate_stage
+from tasks.promote import promote as promote_stage
+from tasks.register import RegisterResult
+from tasks.register import register as register_stage
+from tasks.tracking import CHALLENGER, CHAMPION, Run
+from tasks.train import TrainResult
+from tasks.train import train as train_stage
+from tasks.training.loop import Epoch
+from tasks.validate import read_report
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_MINUTES, _HOURS = 60, 3600
+_log = logging.getLogger("maasflow")
+
+
+def _may_pass(_task: object, _run: object, state: State[object]) -> bool:
+    """Only a source or a registry that was away is worth another try: the same computation ends the same way."""
+    return isinstance(state.data, SourceError | RegistryError) or isinstance(
+        getattr(state.data, "exception", None), SourceError | RegistryError
+    )
+
+
+def step(*, timeout: float, retries: int = 0, tags: tuple[str, ...] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A stage as a Prefect task whose finished run is called Cached where the stage store had the result.
+
+    The store is the cache, not Prefect's: it outlives Prefect's database, can be read without it, and holds what a killed
+    stage had done so far.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        def work(*args: P.args, **kwargs: P.kwargs) -> object:
+            _log.info("· %s", function.__name__)
+            found = function(*args, **kwargs)
+            return Completed(name="Cached", data=found) if isinstance(found, Done) and found.cached else found
+
+        run: Task[..., Any] = task(
+            name=function.__name__,
+            description=function.__doc__,
+            retries=retries,
+            retry_delay_seconds=2,
+            retry_condition_fn=_may_pass,
+            timeout_seconds=timeout,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+            tags=tags,
+        )(work)
+
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            state: Any = run(*args, **kwargs, return_state=True)
+            found: R = state.result()
+            return found
+
+        return call
+
+    return decorate
+
+
+@step(timeout=6 * _HOURS, retries=2)
+def data(job: Job) -> DatasetVersion:
+    """Ask DVC for the dataset; a failed validation goes to MLflow before it stops the run."""
+    with job.timed("data") as figure:
+        try:
+            version = versioning.build(job.workspace, job.recipe.dataset, force=job.force, log=_log.info)
+        except DataError:
+            _log_failed_validation(job)
+            raise
+        checks = len(read_report(job.workspace, version.name).checks)
+        rows = ", ".join(f"{rows:,} {split}" for split, rows in version.rows.items())
+        figure.append(f"{version.name} {version.digest[:8]}: {rows}; {checks} checks passed")
+    return version
+
+
+@step(timeout=5 * _MINUTES, retries=3)
+def begin(job: Job, version: DatasetVersion) -> Run:
+    """The MLflow run of this content: parameters, dataset, validation and recipe."""
+    commit = current_commit(job.workspace.root)
+    run = job.tracking.run(job.name, f"{job.recipe_name} {version.digest[:8]}", job.keys(version).release)
+    run.params(_flat(job.recipe.model_dump(mode="json")))
+    run.tags(
+        {
+            "recipe": job.recipe_name,
+            "dataset": version.name,
+            "dataset_digest": version.digest,
+            "mlflow.source.git.commit": commit.digest or "",
+        }
+    )
+    run.dataset(version, f"data/{version.name}/prepared")
+    run.artifacts(job.workspace.validated(version.name), "validation")
+    run.text(job.recipe.model_dump_json(indent=1), "recipe.json")
+    return run
+
+
+@step(timeout=6 * _HOURS)
+def encode(job: Job, version: DatasetVersion) -> Done[EncodeResult]:
+    done = job.store.run(
+        "encode",
+        job.keys(version).encode,
+        EncodeResult,
+        lambda out: encode_stage(job.recipe, job.dataset, job.workspace.prepared(version.name), out),
+        force=job.force,
+    )
+    job.note_done(done)
+    return done
+
+
+@step(timeout=72 * _HOURS, tags=("gpu",))
+def train(job: Job, run: Run, version: DatasetVersion, encoded: Done[EncodeResult]) -> Done[TrainResult]:
+    """Train; each epoch's figures are in MLflow as it ends."""
+    done = job.store.run(
+        "train",
+        job.keys(version).train,
+        TrainResult,
+        lambda out: train_stage(job.recipe, len(job.dataset.classes), Encoded(encoded.folder), out, lambda epoch: _log_epochs(run, epoch)),
+        force=job.force,
+        resumable=True,
+    )
+    _log_epochs(run, *done.result.history)
+    run.figures({"parameters": done.result.parameters, "train_seconds": done.seconds})
+    job.note_done(done)
+    return done
+
+
+@step(timeout=6 * _HOURS)
+def evaluate(job: Job, run: Run, version: DatasetVersion, encoded: Done[EncodeResult], trained: Done[TrainResult]) -> Done[EvaluateResult]:
+    done = job.store.run(
+        "evaluate",
+        job.keys(version).evaluate,
+        EvaluateResult,
+        lambda out: evaluate_stage(job.recipe, job.dataset.class_names, Encoded(encoded.folder), trained.folder, trained.result, out),
+        force=job.force,
+    )
+    for name, interval in done.result.metrics.items():
+        run.figures({f"test_{name}": interval.value, f"test_{name}_low": interval.low, f"test_{name}_high": interval.high})
+    for report in done.result.classes:
+        run.figures({f"class/{_metric_name(report.label)}/{what}": getattr(report, what) for what in ("precision", "recall", "f1")})
+    run.artifacts(done.folder, "evaluation")
+    job.note_done(done)
+    return done
+
+
+@step(timeout=1 * _HOURS)
+def export(job: Job, run: Run, version: DatasetVersion, encoded: Done[EncodeResult], trained: Done[TrainResult]) -> Done[ExportResult]:
+    done = job.store.run(
+        "export",
+        job.keys(version).export,
+        ExportResult,
+        lambda out: export_stage(job.recipe, job.name, job.dataset, version, Encoded(encoded.folder), trained.folder, out),
+        force=job.force,
+    )
+    run.figures({"export_parity": done.result.parity})
+    job.note_done(done)
+    return done
+
+
+@step(timeout=6 * _HOURS)
+def compress(
+    job: Job, run: Run, version: DatasetVersion, encoded: Done[EncodeResult], exported: Done[ExportResult]
+) -> Done[CompressResult]:
+    done = job.store.run(
+        "compress",
+        job.keys(version).compress,
+        CompressResult,
+        lambda out: compress_stage(job.recipe, Encoded(encoded.folder), exported.folder, out),
+        force=job.force,
+    )
+    for candidate in done.result.candidates:
+        figures = candidate.model_dump(
+            include={"bytes", "size_ratio", "latency_ms", "rows_per_second", "validation_drop", "test", "agreement"}
+        )
+        run.figures({f"variant/{candidate.name}/{name}": value for name, value in figures.items()})
+    run.artifact(done.folder / "result.json", "compression")
+    job.note_done(done)
+    return done
+
+
+@step(timeout=1 * _HOURS, retries=3)
+def gate(job: Job, run: Run, version: DatasetVersion, encoded: Done[EncodeResult], compressed: Done[CompressResult]) -> GateResult:
+    """Judge the release. A failed gate is for `register` to stop at, so that the verdicts are in MLflow first."""
+    with job.timed("gate") as figure:
+        champion = job.tracking.aliased(job.name, CHAMPION)
+        folder = job.workspace.state / "champion" / job.name / champion.version if champion else None
+        served = (champion.version, job.tracking.fetch_bundle(job.name, champion.version, folder)) if champion and folder else None
+        result = gate_stage(
+            job.recipe, job.dataset, Encoded(encoded.folder), job.workspace.prepared(version.name), compressed.folder, served
+        )
+        run.text(result.table() + "\n", "gates/verdicts.txt")
+        run.text(result.model_dump_json(indent=1), "gates/verdicts.json")
+        run.tags({"gates": "passed" if result.passed else "failed"})
+        figure.append(result.figure)
+    return result
+
+
+@step(timeout=1 * _HOURS, retries=3)
+def register(
+    job: Job, run: Run, version: DatasetVersion, evaluated: Done[EvaluateResult], compressed: Done[CompressResult], gates: GateResult
+) -> RegisterResult:
+    """Register the bundle as challenger. Raises GateError where a gate failed."""
+    with job.timed("register") as figure:
+        result = register_stage(
+            job.recipe,
+            job.keys(version).release,
+            run,
+            current_commit(job.workspace.root),
+            compressed.folder,
+            (evaluated.result, compressed.result, gates),
+            job.workspace.state / "releases" / run.id,
+        )
+        figure.append(result.figure)
+    return result
+
+
+@step(timeout=10 * _MINUTES, retries=3)
+def promote(job: Job, registered: RegisterResult) -> str:
+    """Make the release champion where the recipe says that no review is wanted; the alias that it bears."""
+    with job.timed("promote") as figure:
+        if job.recipe.release.approval == "review":
+            figure.append("waits for review as challenger")
+            return CHALLENGER
+        release = job.tracking.version(registered.name, registered.version)
+        result = promote_stage(job.tracking, release)
+        figure.append(f"champion, after {f'version {result.previous}' if result.previous else 'none'}")
+        return CHAMPION
+
+
+@step(timeout=1 * _HOURS, retries=3)
+def deploy(job: Job) -> None:
+    """Bring the served folder in line with the registry."""
+    with job.timed("deploy") as figure:
+        result = deploy_stage(job.tracking, job.workspace.served)
+        if job.name in result.failed:
+            raise MaasflowError(f"{job.name} was released but is not served: {result.failed[job.name]}", "run the same command again")
+        figure.append(f"{len(result.served)} model{'s' * (len(result.served) != 1)} ready to serve")
+
+
+def _log_epochs(run: Run, *epochs: Epoch) -> None:
+    values = []
+    for epoch in epochs:
+        figures = {"train_loss": epoch.train_loss, "learning_rate": epoch.learning_rate}
+        figures |= {f"validation_{name}": value for name, value in epoch.validation.items()}
+        values += [(name, value, epoch.epoch, epoch.finished) for name, value in figures.items()]
+    run.metrics(values)
+
+
+def _log_failed_validation(job: Job) -> None:
+    name = job.recipe.dataset
+    if not (job.workspace.validated(name) / "report.json").is_file() or read_report(job.workspace, name).success:
+        return
+    run = job.tracking.run(job.name, f"{job.recipe_name} failed validation", f"validation of {name}")
+    run.tags({"recipe": job.recipe_name, "dataset": name})
+    run.artifacts(job.workspace.validated(name), "validation")
+    run.end("FAILED")
+
+
+def _flat(values: object, prefix: str = "") -> dict[str, object]:
+    """Nested values by dotted path, as MLflow's flat parameters."""
+    if isinstance(values, dict):
+        return {path: value for key, item in values.items() for path, value in _flat(item, f"{prefix}{key}.").items()}
+    return {prefix.rstrip("."): values}
+
+
+def _metric_name(label: str) -> str:
+    """A label with only the characters that MLflow takes in a metric's name."""
+    return "".join(character if character.isalnum() or character in "_-. " else "_" for character in label)

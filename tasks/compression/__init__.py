@@ -1,0 +1,33 @@
+"""Ways to make a model small: from an ONNX file to a smaller one."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+
+from tasks.core.catalog import Catalog
+from tasks.core.config import Config
+from tasks.core.encoded import EncodedSplit
+from tasks.core.transforms import Arrays
+
+
+class Compressor(Config):
+    """Options of one way to compress, and how to do it."""
+
+    @abstractmethod
+    def compress(self, source: Path, target: Path, calibration: EncodedSplit) -> None:
+        """Write a smaller form of the fp32 file `source` to `target`; `calibration` holds training rows."""
+
+
+def calibration_batches(rows: EncodedSplit, count: int, size: int = 32) -> Iterator[Arrays]:
+    """Input tensors of `count` rows spread evenly over the split, so that all of it is represented."""
+    chosen = range(0, len(rows), max(1, len(rows) // count))[:count]
+    return (rows.tensors(list(chosen[start : start + size])) for start in range(0, len(chosen), size))
+
+
+COMPRESSORS: Catalog[Compressor] = Catalog(
+    "compressor",
+    {
+        "int8_dynamic": "tasks.compression.int8_dynamic:Int8Dynamic",
+        "int8_static": "tasks.compression.int8_static:Int8Static",
+    },
+)

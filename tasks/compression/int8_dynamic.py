@@ -1,0 +1,18 @@
+"""int8 weights, with activations scaled anew at each call."""
+
+from pathlib import Path
+
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+from tasks.compression import Compressor
+from tasks.core.encoded import EncodedSplit
+
+
+class Int8Dynamic(Compressor):
+    """ONNX Runtime's dynamic quantisation. It needs no calibration, but scales activations over the whole batch."""
+
+    per_channel: bool = True
+
+    def compress(self, source: Path, target: Path, calibration: EncodedSplit) -> None:  # noqa: ARG002 - dynamic
+
+        quantize_dynamic(source, target, per_channel=self.per_channel, weight_type=QuantType.QInt8)

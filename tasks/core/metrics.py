@@ -1,0 +1,116 @@
+"""Metrics of a classifier from its probabilities, with bootstrap intervals.
+
+Written over row weights in numpy rather than with scikit-learn's functions, because a bootstrap asks for each metric a
+thousand times; a test holds them equal to scikit-learn's.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from tasks.core.config import Config
+from tasks.core.recipe import LOWER_IS_BETTER
+
+Probabilities = npt.NDArray[np.float64]
+Targets = npt.NDArray[np.int64]
+Weights = npt.NDArray[np.float64]
+
+
+class Interval(Config):
+    """A value with the 2.5 and 97.5 percentiles of its bootstrap distribution."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Rows with what each contributes to every metric, so that a resample is a matter of weights.
+
+    `probabilities` is [rows, classes], `targets` [rows].
+    """
+
+    probabilities: Probabilities
+    targets: Targets
+    bins: int = 15
+
+    def metrics(self, weights: Weights | None = None) -> dict[str, float]:
+        """accuracy, macro_f1, log_loss and calibration_error, each row counted with its weight."""
+        w = np.ones(len(self.targets)) if weights is None else weights
+        total = w.sum()
+        return {
+            "accuracy": float((w * self.correct).sum() / total),
+            "macro_f1": self._macro_f1(w),
+            "log_loss": float((w * self._losses).sum() / total),
+            "calibration_error": self._calibration_error(w) / float(total),
+        }
+
+    @cached_property
+    def predicted(self) -> Targets:
+        return np.asarray(self.probabilities.argmax(axis=1))
+
+    @cached_property
+    def correct(self) -> npt.NDArray[np.bool_]:
+        return np.asarray(self.predicted == self.targets)
+
+    @cached_property
+    def _losses(self) -> Weights:
+        likelihood = self.probabilities[np.arange(len(self.targets)), self.targets]
+        return np.asarray(-np.log(np.clip(likelihood, np.finfo(np.float64).eps, 1)))
+
+    @cached_property
+    def _confidence(self) -> tuple[Weights, Targets]:
+        confidence = self.probabilities.max(axis=1)
+        return self.correct - confidence, np.minimum((confidence * self.bins).astype(np.int64), self.bins - 1)
+
+    def _macro_f1(self, w: Weights) -> float:
+        """Mean F1 over the classes that occur among the targets or the predictions."""
+        classes = self.probabilities.shape[1]
+        hit = np.bincount(self.targets, w * self.correct, classes)
+        count = np.bincount(self.targets, w, classes) + np.bincount(self.predicted, w, classes)
+        present = count > 0
+        return float((2 * hit[present] / count[present]).mean())
+
+    def _calibration_error(self, w: Weights) -> float:
+        """Expected calibration error over bins of equal width (Guo et al., 2017), times the sum of weights."""
+        gap, place = self._confidence
+        return float(np.abs(np.bincount(place, w * gap, self.bins)).sum())
+
+
+def score(probabilities: Probabilities, targets: Targets) -> dict[str, float]:
+    """Every metric of one set of rows."""
+    return Scored(probabilities, targets).metrics()
+
+
+def bootstrap(scored: Scored, resamples: int, seed: int = 0) -> dict[str, Interval]:
+    """Every metric with its 95 % interval by the percentile bootstrap over rows (Efron, 1979)."""
+    value = scored.metrics()
+    draws = [scored.metrics(weights) for weights in _resamples(len(scored.targets), resamples, seed)]
+    result = {}
+    for name in value:
+        low, high = np.percentile([draw[name] for draw in draws], [2.5, 97.5])
+        result[name] = Interval(value=value[name], low=float(low), high=float(high))
+    return result
+
+
+def paired_difference(new: Scored, old: Scored, metric: str, resamples: int, seed: int = 0) -> Interval:
+    """How much better `new` is than `old` on the same rows (positive is better), with its paired bootstrap 95 % interval."""
+    sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
+    difference: Callable[[Weights | None], float] = lambda w: sign * (new.metrics(w)[metric] - old.metrics(w)[metric])  # noqa: E731
+    low, high = np.percentile([difference(w) for w in _resamples(len(new.targets), resamples, seed)], [2.5, 97.5])
+    return Interval(value=difference(None), low=float(low), high=float(high))
+
+
+def drop(metric: str, new: float, old: float) -> float:
+    """How much worse `new` is than `old`: positive is worse, whichever way the metric points."""
+    return new - old if metric in LOWER_IS_BETTER else old - new
+
+
+def _resamples(rows: int, count: int, seed: int) -> Iterator[Weights]:
+    random = np.random.default_rng(seed)
+    for _ in range(count):
+        yield np.bincount(random.integers(0, rows, rows), minlength=rows).astype(np.float64)

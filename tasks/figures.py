@@ -1,0 +1,74 @@
+"""Plots as PNG files. Drawn without pyplot, which keeps global state and is slow to import."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+from tasks.core.metrics import Scored
+from tasks.training.loop import Epoch
+
+_BLUE, _ORANGE, _GREY = "#1f5fa8", "#d9730d", "#9a9a9a"
+_DOTS_PER_INCH = 110
+
+
+def draw_confusion(confusion: npt.NDArray[np.int64], labels: tuple[str, ...], path: Path) -> None:
+    """Share of each true class (row) that is predicted as each class (column), with the counts written in."""
+    share = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    size = float(np.clip(0.5 * len(labels) + 2, 4, 14))
+    figure = Figure((size, size), dpi=_DOTS_PER_INCH, layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(labels)), labels, rotation=45 if max(map(len, labels)) > 3 else 0)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set(xlabel="predicted", ylabel="true", title="Test split: rows by true and predicted class")
+    if len(labels) <= 30:
+        for (row, column), count in np.ndenumerate(confusion):
+            if count:
+                axes.text(
+                    column, row, str(count), ha="center", va="center", color="white" if share[row, column] > 0.5 else "#222222", size=9
+                )
+    _save(figure, path)
+
+
+def draw_calibration(scored: Scored, path: Path) -> None:
+    """Accuracy against confidence in bins of equal width, and how many rows fall into each."""
+    confidence = scored.probabilities.max(axis=1)
+    place = np.minimum((confidence * scored.bins).astype(np.int64), scored.bins - 1)
+    count = np.bincount(place, minlength=scored.bins)
+    used = count > 0
+    mean_confidence = np.bincount(place, confidence, scored.bins)[used] / count[used]
+    accuracy = np.bincount(place, scored.correct, scored.bins)[used] / count[used]
+    figure = Figure((5, 5.5), dpi=_DOTS_PER_INCH, layout="constrained")
+    upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    upper.plot([0, 1], [0, 1], color=_GREY, linestyle="--", label="perfect")
+    upper.plot(mean_confidence, accuracy, marker="o", color=_BLUE, label="model")
+    error = scored.metrics()["calibration_error"]
+    upper.set(ylabel="accuracy", title=f"Test split: calibration error {error:.3f}", ylim=(0, 1.02))
+    upper.legend(loc="upper left")
+    lower.bar((np.arange(scored.bins) + 0.5) / scored.bins, count, width=0.9 / scored.bins, color=_BLUE)
+    lower.set(xlabel="confidence", ylabel="rows", yscale="log", xlim=(0, 1))
+    _save(figure, path)
+
+
+def draw_curves(history: Sequence[Epoch], best: Epoch, metric: str, path: Path) -> None:
+    """Training and validation loss, and validation accuracy, by epoch; the kept epoch is marked."""
+    epochs = [epoch.epoch for epoch in history]
+    figure = Figure((9, 4), dpi=_DOTS_PER_INCH, layout="constrained")
+    loss, accuracy = figure.subplots(1, 2)
+    loss.plot(epochs, [epoch.train_loss for epoch in history], color=_GREY, marker=".", label="training")
+    loss.plot(epochs, [epoch.validation["log_loss"] for epoch in history], color=_BLUE, marker=".", label="validation")
+    loss.set(xlabel="epoch", ylabel="loss (nats)", title="Loss")
+    accuracy.plot(epochs, [epoch.validation["accuracy"] for epoch in history], color=_BLUE, marker=".", label="validation")
+    accuracy.set(xlabel="epoch", ylabel="accuracy", title="Accuracy")
+    for axes in (loss, accuracy):
+        axes.axvline(best.epoch, color=_ORANGE, linestyle=":", label=f"kept (best {metric.replace('_', ' ')})")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend()
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, format="png")

@@ -1,0 +1,95 @@
+"""Gate: hold the release against every gate of the recipe."""
+
+from pathlib import Path
+
+import numpy as np
+
+from tasks.compress import LOGITS
+from tasks.core.bundle import Bundle
+from tasks.core.dataset import Dataset
+from tasks.core.encoded import Encoded
+from tasks.core.errors import GateError, MaasflowError
+from tasks.core.metrics import Scored
+from tasks.core.predictor import Predictor, probabilities
+from tasks.core.recipe import Recipe
+from tasks.core.splits import Split
+from tasks.core.stages import StageResult
+from tasks.export import BUNDLE
+from tasks.gates import GATES, Champion, Evidence, Verdict
+
+
+class GateResult(StageResult):
+    """Every gate's verdict; the release goes on only if all passed."""
+
+    verdicts: tuple[Verdict, ...]
+    champion: str | None
+    """The version that the release was compared with."""
+
+    @property
+    def passed(self) -> bool:
+        return all(verdict.passed for verdict in self.verdicts)
+
+    def table(self) -> str:
+        """The verdicts for a person to read."""
+        rows = [("", "gate", "measured", "limit", "by")]
+        for verdict in self.verdicts:
+            measured = "" if verdict.measured is None else f"{verdict.measured:.4g}"
+            margin = "" if verdict.margin is None else f"{verdict.margin:+.4g}"
+            rows.append(("pass" if verdict.passed else "FAIL", verdict.gate, measured, verdict.limit, margin))
+        widths = [max(len(row[column]) for row in rows) for column in range(5)]
+        notes = ["what", *(verdict.what for verdict in self.verdicts)]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + "  " + note
+            for row, note in zip(rows, notes, strict=True)
+        )
+
+    def require(self) -> None:
+        """Raises GateError unless every gate passed."""
+        failed = [verdict.gate for verdict in self.verdicts if not verdict.passed]
+        if failed:
+            raise GateError(
+                f"{len(failed)} of {len(self.verdicts)} gates failed ({', '.join(failed)}); nothing was registered\n{self.table()}",
+                "train a better model, or change the limit under 'gates' in the recipe; the MLflow run keeps all that was measured",
+            )
+
+    @property
+    def figure(self) -> str:
+        return f"{sum(verdict.passed for verdict in self.verdicts)} of {len(self.verdicts)} gates passed"
+
+
+def gate(
+    recipe: Recipe, dataset: Dataset, encoded: Encoded, prepared: Path, compressed: Path, champion: tuple[str, Path] | None
+) -> GateResult:
+    """Judge the compressed bundle, beside the champion's version and bundle folder where there is one."""
+    bundle = Bundle.open(compressed / BUNDLE)
+    manifest = bundle.manifest
+    with np.load(compressed / LOGITS) as logits:
+        scored = Scored(probabilities(logits[manifest.chosen]), encoded.split("test").targets)
+    evidence = Evidence(
+        metric=recipe.evaluation.metric,
+        chosen=manifest.variant(),
+        fp32=manifest.variant("fp32"),
+        parity=manifest.parity,
+        scored=scored,
+        champion=measure_champion(*champion, dataset, Split.open(prepared, "test")) if champion else None,
+        resamples=recipe.evaluation.bootstrap,
+        seed=recipe.training.seed,
+    )
+    gates = [GATES.build(spec, recipe.origin.below("gates", index)) for index, spec in enumerate(recipe.gates)]
+    return GateResult(verdicts=tuple(gate.check(evidence) for gate in gates), champion=champion[0] if champion else None)
+
+
+def measure_champion(version: str, folder: Path, dataset: Dataset, test: Split) -> Champion:
+    """The champion's answers for the test rows, through its own transform."""
+    try:
+        predictor = Predictor(Bundle.open(folder))
+        if predictor.manifest.labels != dataset.class_names:
+            return Champion(version, None, f"its labels are {', '.join(predictor.manifest.labels)}")
+        transform = predictor.manifest.transform
+        chunks = test.chunks(list(predictor.manifest.columns))
+        found = [predictor.logits(transform.tensors(transform.encode(columns))) for columns in chunks]
+    except KeyError as error:
+        return Champion(version, None, f"it takes a column {error} that the test rows do not have")
+    except MaasflowError as error:
+        return Champion(version, None, error.what)
+    return Champion(version, Scored(probabilities(np.concatenate(found)), test.targets))

@@ -1,0 +1,25 @@
+"""A floor under a metric of what ships."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tasks.gates import Evidence, Gate, Verdict
+
+
+class MetricFloor(Gate):
+    """The chosen variant's metric on the test split is at least `minimum`."""
+
+    metric: Literal["accuracy", "macro_f1"] = "accuracy"
+    minimum: Annotated[float, Field(ge=0, le=1)]
+
+    def check(self, evidence: Evidence) -> Verdict:
+        value = evidence.scored.metrics()[self.metric]
+        return Verdict(
+            gate="metric_floor",
+            what=f"test {self.metric.replace('_', ' ')} of {evidence.chosen.name}",
+            measured=value,
+            limit=f"≥ {self.minimum:g}",
+            margin=value - self.minimum,
+            passed=value >= self.minimum,
+        )

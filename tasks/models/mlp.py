@@ -1,0 +1,43 @@
+"""A multilayer perceptron on one flattened input: images or table rows."""
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from tasks.core.transforms import TensorSpec
+from tasks.models import Family
+
+_ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "silu": nn.SiLU}
+
+
+class MLP(Family):
+    """Dense layers of the given widths, each with an activation and dropout, then one logit for each class."""
+
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = (128, 128)
+    activation: Literal["relu", "gelu", "tanh", "silu"] = "relu"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    def build(self, inputs: tuple[TensorSpec, ...], classes: int) -> nn.Module:
+        if len(inputs) != 1 or inputs[0].dtype != "FP32":
+            names = ", ".join(f"{spec.name} ({spec.dtype})" for spec in inputs)
+            raise self.origin.error((), f"the family 'mlp' takes one float input, the dataset's transform gives {names}")
+        return _MLP(math.prod(inputs[0].shape), self, classes)
+
+
+class _MLP(nn.Module):
+    def __init__(self, width: int, options: MLP, classes: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for hidden in options.hidden:
+            layers += [nn.Linear(width, hidden), _ACTIVATIONS[options.activation]()]
+            if options.dropout:
+                layers.append(nn.Dropout(options.dropout))
+            width = hidden
+        self.layers = nn.Sequential(*layers, nn.Linear(width, classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.layers(torch.flatten(x, 1))
+        return logits

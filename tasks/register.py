@@ -1,0 +1,97 @@
+"""Register: the gated bundle becomes a version in MLflow's registry, with all that a reviewer needs in its tags."""
+
+import shutil
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
+from pathlib import Path
+
+from tasks.compress import CompressResult
+from tasks.core.bundle import Bundle, Lineage
+from tasks.core.git import Commit
+from tasks.core.recipe import Recipe
+from tasks.core.stages import StageResult, link_file
+from tasks.evaluate import EvaluateResult
+from tasks.export import BUNDLE
+from tasks.gate import GateResult
+from tasks.tracking import BUNDLE_PATH, CHALLENGER, Run
+
+_VERSIONS = ("maasflow", "torch", "onnxruntime-gpu", "onnxruntime", "onnx", "numpy")
+
+
+class RegisterResult(StageResult):
+    """The version that holds the bundle."""
+
+    name: str
+    version: str
+    run: str
+
+    @property
+    def figure(self) -> str:
+        return f"{self.name} version {self.version}"
+
+
+def register(
+    recipe: Recipe,
+    key: str,
+    run: Run,
+    commit: Commit,
+    compressed: Path,
+    results: tuple[EvaluateResult, CompressResult, GateResult],
+    out: Path,
+) -> RegisterResult:
+    """Log the final bundle to the run and register it as challenger; a run that was killed here finds the version that it made. Raises RegistryError, GateError."""
+    evaluation, compression, gates = results
+    gates.require()
+    bundle = _finish(recipe, run, commit, compressed, out)
+    name = bundle.manifest.name
+    release = run.tracking.release_of(name, run.id)
+    if release is None:
+        run.artifacts(bundle.folder, BUNDLE_PATH)
+        choice = compression.choice
+        metric = recipe.evaluation.metric
+        tags = {
+            "dataset": bundle.manifest.lineage.dataset.name,
+            "dataset_digest": bundle.manifest.lineage.dataset.digest,
+            "git_commit": (commit.digest or "none") + (" (with uncommitted changes)" if commit.dirty else ""),
+            "variant": choice.name,
+            "variant_sha256": bundle.manifest.variant().sha256,
+            f"test_{metric}": f"{choice.test:.4f}",
+            f"test_{metric}_fp32": f"{evaluation.metrics[metric].value:.4f}",
+            "size_kb": f"{choice.bytes / 1e3:.1f} ({choice.size_ratio:.2f} of fp32)",
+            "latency_ms": f"{choice.latency_ms:.3f}",
+            "gates": ", ".join(f"{verdict.gate} ok" for verdict in gates.verdicts) or "none",
+            "compared_with": f"version {gates.champion}" if gates.champion else "no champion",
+            "approval": recipe.release.approval,
+        }
+        release = run.tracking.register(name, run.id, key, tags, f"{recipe.description}\n\n{gates.table()}".strip())
+    run.tracking.set_alias(name, CHALLENGER, release.version)
+    shutil.rmtree(out)
+    return RegisterResult(name=name, version=release.version, run=release.run)
+
+
+def _finish(recipe: Recipe, run: Run, commit: Commit, compressed: Path, out: Path) -> Bundle:
+    """The bundle as it ships: with this recipe and its lineage."""
+    source = Bundle.open(compressed / BUNDLE)
+    folder = out / BUNDLE
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(source.folder, folder, copy_function=link_file)
+    lineage = Lineage(
+        dataset=source.manifest.lineage.dataset,
+        git_commit=commit.digest,
+        git_dirty=commit.dirty,
+        mlflow_run=run.id,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=_versions(),
+    )
+    return Bundle(folder, source.manifest.replace(recipe=recipe.model_dump(mode="json"), lineage=lineage)).write()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _VERSIONS:
+        try:
+            found[name] = installed(name)
+        except PackageNotFoundError:
+            continue
+    return found

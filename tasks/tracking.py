@@ -1,0 +1,252 @@
+"""MLflow: the runs that keep what was measured, and the registry that says what is served. The one place that imports it.
+
+By default the store is embedded: SQLite and artifacts under the workspace's `mlruns/`. MLFLOW_TRACKING_URI (and
+MLFLOW_REGISTRY_URI) name a server instead.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import Dataset as RunDataset
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from tasks.core.bundle import DatasetVersion
+from tasks.core.errors import RegistryError
+from tasks.core.workspace import Workspace
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+KEY = "maasflow.key"
+"""The tag that holds the digest of everything that a run or a version was made from."""
+BUNDLE_PATH = "bundle"
+
+
+@dataclass(frozen=True)
+class Release:
+    """A version in the registry."""
+
+    name: str
+    version: str
+    run: str
+    tags: Mapping[str, str]
+    aliases: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """The workspace's MLflow."""
+
+    uri: str
+    folder: Path
+    """Where the embedded store keeps artifacts."""
+
+    @classmethod
+    def of(cls, workspace: Workspace) -> "Tracking":
+        return cls(tracking_uri(workspace), workspace.mlruns)
+
+    @cached_property
+    def client(self) -> MlflowClient:
+        # MLflow retries a dead server for minutes unless told otherwise.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+        # It tells of each database migration of a new store, and draws bars for downloads of a few kB.
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        if self.embedded:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with self.reachable():
+            return MlflowClient(self.uri, os.environ.get("MLFLOW_REGISTRY_URI", self.uri))
+
+    @property
+    def embedded(self) -> bool:
+        return self.uri.startswith("sqlite:///")
+
+    @contextmanager
+    def reachable(self) -> Iterator[None]:
+        """Tell a store that cannot be reached, or refuses, as a RegistryError."""
+        try:
+            yield
+        except (MlflowException, SQLAlchemyError, ConnectionError) as error:
+            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            hint = f"look at {self.folder}" if self.embedded else "start the server, or unset MLFLOW_TRACKING_URI to use the embedded store"
+            raise RegistryError(f"MLflow at {self.uri} did not do what was asked: {reason[:300]}", hint) from error
+
+    def run(self, experiment: str, name: str, key: str) -> "Run":
+        """The run for this content, which is the one that a killed forerunner began, if any."""
+        with self.reachable():
+            where = self._experiment(experiment)
+            found = self.client.search_runs([where], f"tags.`{KEY}` = '{key}' and attributes.status != 'FINISHED'", max_results=1)
+            if found:
+                self.client.update_run(found[0].info.run_id, status="RUNNING")
+                return Run(self, found[0].info.run_id, where)
+            made = self.client.create_run(where, tags={KEY: key}, run_name=name)
+            return Run(self, made.info.run_id, where)
+
+    def release_of(self, name: str, run: str) -> Release | None:
+        """The version that the run's bundle was registered as, or None."""
+        with self.reachable():
+            found = self.client.search_model_versions(f"name = '{name}' and run_id = '{run}'")
+            # A search leaves the aliases out (mlflow #16734).
+            return self.version(name, found[0].version) if found else None
+
+    def version(self, name: str, version: str | int) -> Release:
+        """Raises RegistryError where there is no such version."""
+        with self.reachable():
+            return _release(self.client.get_model_version(name, str(version)))
+
+    def aliased(self, name: str, alias: str) -> Release | None:
+        """The version that bears the alias, or None."""
+        try:
+            return _release(self.client.get_model_version_by_alias(name, alias))
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                return None
+            with self.reachable():
+                raise
+
+    def champions(self) -> dict[str, str]:
+        """Version by model name, for every model that has a champion: one call for all."""
+        with self.reachable():
+            found: dict[str, str] = {}
+            token = None
+            while True:
+                page = self.client.search_registered_models(max_results=500, page_token=token)
+                found.update({model.name: str(model.aliases[CHAMPION]) for model in page if CHAMPION in model.aliases})
+                token = page.token
+                if not token:
+                    return found
+
+    def register(self, name: str, run: str, key: str, tags: Mapping[str, str], description: str) -> Release:
+        """A new version with the run's bundle. Its tags are set as it is made, so that it is never seen without them."""
+        with self.reachable():
+            try:
+                self.client.create_registered_model(name)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+            made = self.client.create_model_version(
+                name, f"runs:/{run}/{BUNDLE_PATH}", run, tags={**tags, KEY: key}, description=description
+            )
+            return _release(made)
+
+    def set_alias(self, name: str, alias: str, version: str) -> None:
+        with self.reachable():
+            self.client.set_registered_model_alias(name, alias, version)
+
+    def drop_alias(self, name: str, alias: str) -> None:
+        with self.reachable():
+            self.client.delete_registered_model_alias(name, alias)
+
+    def tag(self, name: str, version: str, tags: Mapping[str, str]) -> None:
+        with self.reachable():
+            for key, value in tags.items():
+                self.client.set_model_version_tag(name, version, key, value)
+
+    def fetch_bundle(self, name: str, version: str, folder: Path) -> Path:
+        """Download a version's bundle into the folder; where in it the bundle lies."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with self.reachable():
+            uri = self.client.get_model_version_download_uri(name, version)
+            return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=self.uri))
+
+    def _experiment(self, name: str) -> str:
+        found = self.client.get_experiment_by_name(name)
+        if found and found.lifecycle_stage == "deleted":
+            self.client.restore_experiment(found.experiment_id)
+        if found:
+            return str(found.experiment_id)
+        location = str(self.folder / "artifacts" / name) if self.embedded else None
+        try:
+            return str(self.client.create_experiment(name, artifact_location=location))
+        except MlflowException as error:
+            made = self.client.get_experiment_by_name(name)
+            if error.error_code == "RESOURCE_ALREADY_EXISTS" and made:
+                return str(made.experiment_id)
+            raise
+
+
+@dataclass(frozen=True)
+class Run:
+    """One MLflow run. Logging the same thing twice, as after a kill, leaves it there once."""
+
+    tracking: Tracking
+    id: str
+    experiment: str
+
+    def metrics(self, values: Iterable[tuple[str, float, int, float]]) -> None:
+        """Metrics as (name, value, step, unix time in seconds), in as few calls as MLflow allows."""
+        found = [Metric(name, float(value), int(moment * 1000), step) for name, value, step, moment in values]
+        with self.tracking.reachable():
+            for start in range(0, len(found), 1000):
+                self.tracking.client.log_batch(self.id, metrics=found[start : start + 1000])
+
+    def figures(self, values: Mapping[str, float]) -> None:
+        """Metrics that have no step."""
+        now = time.time()
+        self.metrics((name, value, 0, now) for name, value in values.items())
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        with self.tracking.reachable():
+            found = [Param(name, str(value)[:6000]) for name, value in values.items()]
+            for start in range(0, len(found), 100):
+                self.tracking.client.log_batch(self.id, params=found[start : start + 100])
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        with self.tracking.reachable():
+            self.tracking.client.log_batch(self.id, tags=[RunTag(name, value) for name, value in values.items()])
+
+    def dataset(self, version: DatasetVersion, source: str) -> None:
+        """The dataset as an input of the run, with the digest by which DVC knows it."""
+        entity = RunDataset(
+            name=version.name,
+            # MLflow keeps 36 characters.
+            digest=version.digest[:36],
+            source_type="dvc",
+            source=json.dumps({"dvc": source, "raw": version.raw, "prepared": version.digest}),
+            profile=json.dumps({"rows": version.rows}),
+        )
+        with self.tracking.reachable():
+            self.tracking.client.log_inputs(self.id, [DatasetInput(entity, [InputTag("mlflow.data.context", "training")])])
+
+    def artifacts(self, folder: Path, path: str | None = None) -> None:
+        with self.tracking.reachable():
+            self.tracking.client.log_artifacts(self.id, str(folder), path)
+
+    def artifact(self, file: Path, path: str | None = None) -> None:
+        with self.tracking.reachable():
+            self.tracking.client.log_artifact(self.id, str(file), path)
+
+    def text(self, text: str, file: str) -> None:
+        with self.tracking.reachable():
+            self.tracking.client.log_text(self.id, text, file)
+
+    def ended(self) -> bool:
+        with self.tracking.reachable():
+            return bool(self.tracking.client.get_run(self.id).info.status == "FINISHED")
+
+    def end(self, status: str = "FINISHED") -> None:
+        """Status is FINISHED, FAILED or KILLED."""
+        with self.tracking.reachable():
+            self.tracking.client.set_terminated(self.id, status)
+
+
+def tracking_uri(workspace: Workspace) -> str:
+    """MLFLOW_TRACKING_URI, or the workspace's embedded store."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace.mlruns / 'mlflow.db'}"
+
+
+def _release(version: ModelVersion) -> Release:
+    return Release(version.name, str(version.version), version.run_id or "", dict(version.tags), tuple(version.aliases))
