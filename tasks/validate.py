@@ -132,7 +132,7 @@ def _read(array: pa.Array, column: Column) -> tuple[pa.Array, pa.Array]:
         values = as_text(array)
         bad = pc.and_(array.is_valid(), values.is_null())
         if pa.types.is_floating(array.type):
-            bad = pc.and_(bad, pc.invert(pc.is_nan(array).fill_null(value=True)))
+            bad = pc.and_(bad, pc.invert(pc.fill_null(pc.is_nan(array), fill_value=True)))
     raw = (
         pa.array([str(value) if is_bad else None for value, is_bad in zip(array, bad.to_pylist(), strict=True)], pa.string())
         if _any(bad)
