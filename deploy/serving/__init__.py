@@ -1,0 +1,1 @@
+"""The model server: reads verified bundles, answers over HTTP, follows the pointers that the deployer writes."""

@@ -1,0 +1,42 @@
+"""`python -m deploy.serving --served FOLDER`: the server alone, where nothing else of maasflow is installed."""
+
+import argparse
+import logging
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from deploy.serving.server import serve
+from deploy.serving.settings import Settings
+from tasks.core.errors import MaasflowError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit code: 0 after SIGTERM, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.serving", description="Serve verified bundles over HTTP.")
+    parser.add_argument("--served", type=Path, required=True, help="the folder with <model>/current.json and <model>/<version>/")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="port to listen on, 0 for a free one (default: %(default)s)")
+    defaults = Settings()
+    for name, what in (
+        ("max_body_bytes", "largest request body"),
+        ("max_rows", "most instances, or rows of a tensor, in one request"),
+        ("watch", "seconds between looks at the pointers"),
+        ("drain", "seconds after SIGTERM in which new connections are still answered"),
+        ("grace", "seconds after SIGTERM in which requests in flight may finish"),
+    ):
+        default = getattr(defaults, name)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, help=f"{what} (default: %(default)s)")
+    parser.add_argument("--access-log", action="store_true", help="log each request as one line of JSON")
+    options = vars(parser.parse_args(arguments))
+    settings = Settings(**{field.name: options.pop(field.name) for field in fields(Settings)})
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        return serve(**options, settings=settings)
+    except MaasflowError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""`/openapi.json`, and the page at `/docs` that a browser renders from it, without anything from elsewhere."""
+
+from importlib import metadata, resources
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from deploy.serving.answers import Answer
+from deploy.serving.endpoint import Operation
+from deploy.serving.models import Models
+from deploy.serving.openapi import openapi_document
+from deploy.serving.settings import Settings
+
+_HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+class Documentation:
+    """What tells people and programs how to call the other operations, which are handed in, and itself."""
+
+    def __init__(self, models: Models, settings: Settings, others: list[Operation]) -> None:
+        self.models = models
+        self.settings = settings
+        self.others = others
+        self.version = metadata.version("maasflow")
+        self.html = (resources.files("deploy.serving") / "docs.html").read_bytes()
+
+    def operations(self) -> list[Operation]:
+        return [
+            Operation(method="GET", path="/docs", summary="This documentation, for people", handler=self.page, reply="text/html"),
+            Operation(
+                method="GET", path="/openapi.json", summary="This documentation, for programs", handler=self.document, reply="Document"
+            ),
+        ]
+
+    async def document(self, _: Request) -> Answer:
+        return Answer(openapi_document([*self.others, *self.operations()], self.models.running(), self.version, self.settings))
+
+    async def page(self, _: Request) -> HTMLResponse:
+        return HTMLResponse(self.html, headers=_HEADERS)
+
+
+async def to_docs(_: Request) -> Response:
+    return RedirectResponse("/docs")

@@ -1,0 +1,23 @@
+"""From a request's path to the model that answers it."""
+
+from starlette.requests import Request
+
+from deploy.serving.answers import Refusal
+from deploy.serving.model import Model
+from deploy.serving.models import Models
+from tasks.core.errors import did_you_mean
+
+
+def find_model(models: Models, request: Request) -> Model:
+    """The model that the path names, in the version that it names if any. Raises Refusal: 404 or 503."""
+    name, version = request.path_params["name"], request.path_params.get("version")
+    entry = models.get(name)
+    if entry is None:
+        if not models.loaded:
+            raise Refusal(503, "the server is loading its models", {"Retry-After": "1"})
+        raise Refusal(404, f"there is no model '{name[:80]}'{did_you_mean(name[:80], models)}")
+    if entry.model is None:
+        raise Refusal(503, f"model '{name}' does not answer: {entry.problem}")
+    if version is not None and version != entry.model.version:
+        raise Refusal(404, f"model '{name}' serves version {entry.model.version}, not '{version[:80]}'")
+    return entry.model

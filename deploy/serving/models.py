@@ -1,0 +1,113 @@
+"""Every model that is served, following the pointers that the deployer writes.
+
+<served>/<model>/current.json   {"version": "3"}, replaced as a whole
+<served>/<model>/<version>/     a bundle, complete before any pointer names it
+"""
+
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from deploy.serving.model import LoadError, Model
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+
+logger = logging.getLogger(__name__)
+
+Stamp = tuple[int, int]
+"""Time of change and inode of a pointer: a pointer that was replaced differs in one of them."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of one pointer: the model that answers, and why the one that the pointer names does not."""
+
+    stamp: Stamp
+    model: Model | None = None
+    problem: str = ""
+    """Safe to send to a client."""
+
+
+class Models(Mapping[str, Entry]):
+    """The served models by name. Read by the event loop while `refresh` runs in a thread: entries are only ever replaced."""
+
+    def __init__(self, served: Path) -> None:
+        self.served = served
+        self.loaded = False
+        """Whether every pointer has been looked at once."""
+        self._entries: dict[str, Entry] = {}
+
+    def __getitem__(self, name: str) -> Entry:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def running(self) -> list[Model]:
+        """The models that answer, by name."""
+        entries = self._entries
+        return [entry.model for _, entry in sorted(entries.items()) if entry.model]
+
+    def refresh(self) -> None:
+        """Load what a pointer newly names, drop what none names; a version that cannot be loaded leaves the old one serving.
+
+        A failed version is tried again when its pointer is written again.
+        """
+        stamps = self._stamps()
+        for name in self._entries.keys() - stamps.keys():
+            logger.info("%s: its pointer is gone, no longer served", name)
+            self._entries = {key: entry for key, entry in self._entries.items() if key != name}
+        for name, stamp in sorted(stamps.items()):
+            old = self._entries.get(name)
+            if old is None or old.stamp != stamp:
+                self._entries = {**self._entries, name: self._follow(name, stamp, old.model if old else None)}
+        self.loaded = True
+
+    def _stamps(self) -> dict[str, Stamp]:
+        try:
+            folders = [folder for folder in self.served.iterdir() if not folder.name.startswith(".")]
+        except FileNotFoundError:
+            return {}
+        stamps = {}
+        for folder in folders:
+            try:
+                stat = (folder / "current.json").stat()
+                stamps[folder.name] = (stat.st_mtime_ns, stat.st_ino)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError:
+                # Reading it will fail too, and say why of this model alone.
+                stamps[folder.name] = (0, 0)
+        return stamps
+
+    def _follow(self, name: str, stamp: Stamp, old: Model | None) -> Entry:
+        try:
+            version = self._version(name)
+            if old and old.version == version:
+                return Entry(stamp, old)
+            model = Model.load(self.served / name / version, name, version)
+        except LoadError as error:
+            kept = f"; version {old.version} goes on" if old else ""
+            logger.error("%s: %s%s (%s)", name, error.what, kept, error.__cause__ or "look at its folder")  # noqa: TRY400 - the traceback says no more
+            return Entry(stamp, old, error.what)
+        logger.info("%s: serving version %s%s", name, version, f", was {old.version}" if old else "")
+        return Entry(stamp, model)
+
+    def _version(self, name: str) -> str:
+        """The version that a pointer names. Raises LoadError."""
+        if not _NAME.fullmatch(name):
+            raise LoadError("a model's name has letters, digits, '.', '_' and '-' only, and at most 80")
+        try:
+            version = json.loads((self.served / name / "current.json").read_bytes())["version"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise LoadError('its pointer cannot be read: expected {"version": "<version>"}') from error
+        if not isinstance(version, str) or not _NAME.fullmatch(version):
+            raise LoadError("its pointer names no version: expected a text of letters, digits, '.', '_' and '-'")
+        return version

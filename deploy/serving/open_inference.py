@@ -1,0 +1,188 @@
+"""The Open Inference Protocol v2 over REST (https://github.com/kserve/open-inference-protocol), without extensions."""
+
+from importlib import metadata
+from typing import Any
+
+from starlette.requests import Request
+
+from deploy.serving.answers import Answer, Refusal
+from deploy.serving.body import read_object
+from deploy.serving.endpoint import Operation
+from deploy.serving.life import Life
+from deploy.serving.lookup import find_model
+from deploy.serving.model import Model
+from deploy.serving.models import Models
+from deploy.serving.settings import Settings
+from deploy.serving.tensors import read_tensor
+from tasks.core.transforms import Arrays, TensorSpec
+
+
+class OpenInference:
+    """Its operations on the served models. Section names are the protocol's."""
+
+    def __init__(self, models: Models, life: Life, settings: Settings) -> None:
+        self.models = models
+        self.life = life
+        self.settings = settings
+        self.version = metadata.version("maasflow")
+
+    def operations(self) -> list[Operation]:
+        """The busiest first, because routes are tried in order."""
+        operations = []
+        for versions, which in (("", ""), ("/versions/{version}", ", a version given")):
+            path = "/v2/models/{name}" + versions
+            operations += [
+                Operation(
+                    method="POST",
+                    path=f"{path}/infer",
+                    summary=f"Tensors in, tensors out{which}",
+                    handler=self.infer,
+                    request="InferRequest",
+                    reply="InferReply",
+                    refusals=(400, 404, 413, 415, 503),
+                ),
+                Operation(
+                    method="GET",
+                    path=f"{path}/ready",
+                    summary=f"Whether a model answers{which}",
+                    handler=self.model_ready,
+                    reply="ModelReady",
+                    refusals=(404, 503),
+                ),
+                Operation(
+                    method="GET",
+                    path=path,
+                    summary=f"A model's inputs and outputs{which}",
+                    handler=self.model_metadata,
+                    reply="ModelMetadata",
+                    refusals=(404, 503),
+                ),
+            ]
+        return [
+            *operations,
+            Operation(method="GET", path="/v2/health/live", summary="Whether the server runs", handler=self.live, reply="ServerLive"),
+            Operation(
+                method="GET",
+                path="/v2/health/ready",
+                summary="Whether the server answers for at least one model",
+                handler=self.ready,
+                reply="ServerReady",
+                refusals=(503,),
+            ),
+            Operation(
+                method="GET", path="/v2", summary="The server's name and version", handler=self.server_metadata, reply="ServerMetadata"
+            ),
+        ]
+
+    async def server_metadata(self, _: Request) -> Answer:
+        """Server Metadata."""
+        return Answer({"name": "maasflow", "version": self.version, "extensions": []})
+
+    async def live(self, _: Request) -> Answer:
+        """Health, server live. True while draining too: a server that is about to end needs no restart."""
+        return Answer({"live": True})
+
+    async def ready(self, _: Request) -> Answer:
+        """Health, server ready.
+
+        The protocol wants every model ready; here one is enough, because a single broken bundle must not take the other
+        models out of a load balancer. `problems` and the models' own ready tell of it.
+        """
+        if self.life.draining:
+            raise Refusal(503, "the server is shutting down")
+        if not self.models.loaded:
+            raise Refusal(503, "the server is loading its models")
+        problems = {name: entry.problem for name, entry in self.models.items() if entry.problem}
+        if not self.models.running():
+            raise Refusal(503, "; ".join(f"{name}: {problem}" for name, problem in problems.items()) or "no model is served yet")
+        return Answer({"ready": True, "problems": problems})
+
+    async def model_ready(self, request: Request) -> Answer:
+        """Health, model ready."""
+        if self.life.draining:
+            raise Refusal(503, "the server is shutting down")
+        model = find_model(self.models, request)
+        return Answer({"name": model.name, "ready": True})
+
+    async def model_metadata(self, request: Request) -> Answer:
+        """Model Metadata. `properties.problem` says why a newer version is not served, where one is not."""
+        model = find_model(self.models, request)
+        properties = {"variant": model.predictor.variant.name}
+        problem = self.models[model.name].problem if model.name in self.models else ""
+        if problem:
+            properties["problem"] = problem
+        return Answer(
+            {
+                "name": model.name,
+                "versions": [model.version],
+                "platform": "onnxruntime_onnx",
+                "inputs": [_tensor_metadata(spec) for spec in model.manifest.inputs],
+                "outputs": [_tensor_metadata(spec) for spec in model.manifest.outputs],
+                "properties": properties,
+            }
+        )
+
+    async def infer(self, request: Request) -> Answer:
+        """Inference."""
+        model = find_model(self.models, request)
+        values = await read_object(request, self.settings.max_body_bytes)
+        call = values.get("id")
+        if call is not None and type(call) is not str:
+            raise Refusal(400, f"'id' is a text, found {call!r}")
+        wanted = _outputs(values, model)
+        tensors = self._inputs(values, model)
+        logits = await model.logits(tensors)
+        outputs = [{"name": name, "datatype": "FP32", "shape": logits.shape, "data": logits.ravel()} for name in wanted]
+        reply = {"model_name": model.name, "model_version": model.version, "outputs": outputs}
+        return Answer(reply if call is None else {**reply, "id": call})
+
+    def _inputs(self, values: dict[str, Any], model: Model) -> Arrays:
+        """The tensors of a request by name, checked against the model's inputs and each other. Raises Refusal."""
+        given = _named(values.get("inputs"), "inputs")
+        specs = model.manifest.inputs
+        names = [spec.name for spec in specs]
+        for name in given:
+            if name not in names:
+                raise Refusal(400, f"model '{model.name}' has no input '{name}', it has {', '.join(names)}")
+        tensors = {}
+        for spec in specs:
+            if spec.name not in given:
+                raise Refusal(400, f"the input '{spec.name}' is missing")
+            tensors[spec.name] = read_tensor(given[spec.name], spec)
+        rows = {len(tensor) for tensor in tensors.values()}
+        if len(rows) > 1:
+            raise Refusal(400, f"the inputs differ in their numbers of rows: {', '.join(map(str, sorted(rows)))}")
+        if max(rows) > self.settings.max_rows:
+            raise Refusal(413, f"{max(rows):,} rows at once, the limit is {self.settings.max_rows:,}: send several requests")
+        return tensors
+
+
+def _named(given: Any, key: str) -> dict[str, dict[str, Any]]:
+    """The objects of a list by their 'name'. Raises Refusal."""
+    if type(given) is not list or not given:
+        raise Refusal(400, f"'{key}' is a list of at least one object")
+    named = {}
+    for item in given:
+        name = item.get("name") if type(item) is dict else None
+        if type(name) is not str:
+            raise Refusal(400, f"each of '{key}' is an object with a 'name'")
+        if name in named:
+            raise Refusal(400, f"'{key}' has '{name}' twice")
+        named[name] = item
+    return named
+
+
+def _outputs(values: dict[str, Any], model: Model) -> list[str]:
+    """The names of the outputs to send: those asked for, else all. Raises Refusal."""
+    known = [spec.name for spec in model.manifest.outputs]
+    if "outputs" not in values:
+        return known
+    wanted = list(_named(values["outputs"], "outputs"))
+    for name in wanted:
+        if name not in known:
+            raise Refusal(400, f"model '{model.name}' has no output '{name}', it has {', '.join(known)}")
+    return wanted
+
+
+def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": spec.dtype, "shape": [-1, *spec.shape]}

@@ -1,0 +1,21 @@
+"""What an operator may set."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Limits and times of one server. Times are in seconds."""
+
+    max_body_bytes: int = 16 * 2**20
+    """Largest request body; a larger one is answered 413."""
+    max_rows: int = 4096
+    """Most instances, or rows of a tensor, in one request; more are answered 413."""
+    watch: float = 1.0
+    """How often the pointers of the served folder are looked at."""
+    drain: float = 0.5
+    """How long, after SIGTERM, new connections are still answered, so that load balancers see that ready is 503."""
+    grace: float = 30.0
+    """How long, after SIGTERM, requests in flight may take to finish."""
+    access_log: bool = False
+    """Log each request as one line of JSON; without it only failures of the server itself are logged."""

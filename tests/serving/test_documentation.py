@@ -1,0 +1,75 @@
+"""The documentation is true: every path in it answers, every answer is as its schema says, every example works."""
+
+from typing import Any
+
+import httpx
+import jsonschema
+import pytest
+
+from deploy.serving.app import make_app
+from deploy.serving.life import Life
+from deploy.serving.models import Models
+from deploy.serving.settings import Settings
+
+
+@pytest.fixture
+def document(client: httpx.Client) -> dict[str, Any]:
+    values: dict[str, Any] = client.get("/openapi.json").json()
+    return values
+
+
+def check(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
+    jsonschema.Draft202012Validator({**schema, "components": document["components"]}).validate(value)
+
+
+def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    return [(path, method, operation) for path, methods in document["paths"].items() for method, operation in methods.items()]
+
+
+def test_each_path_answers_as_its_schema_says(client: httpx.Client, document: dict[str, Any]) -> None:
+    for path, method, operation in operations(document):
+        for model, version in (("people", "3"), ("marks", "1")):
+            body = operation.get("requestBody", {}).get("content", {}).get("application/json")
+            example = body["examples"][model]["value"] if body else None
+            if body:
+                check(document, body["schema"], example)
+            reply = client.request(method.upper(), path.format(name=model, version=version), json=example)
+            assert reply.status_code == 200, (path, reply.text)
+            ((kind, content),) = operation["responses"]["200"]["content"].items()
+            assert reply.headers["content-type"].partition(";")[0] == kind
+            if kind == "application/json":
+                check(document, content["schema"], reply.json())
+
+
+def test_each_refusal_is_documented(client: httpx.Client, document: dict[str, Any]) -> None:
+    for path, method, operation in operations(document):
+        unknown = client.request(method.upper(), path.format(name="nobody", version="1"), json={} if method == "post" else None)
+        assert str(unknown.status_code) in operation["responses"]
+        if unknown.status_code != 200:
+            check(document, operation["responses"][str(unknown.status_code)]["content"]["application/json"]["schema"], unknown.json())
+
+
+def test_each_route_is_in_it(document: dict[str, Any], tmp_path: Any) -> None:
+    settings = Settings()
+    app: Any = make_app(Models(tmp_path), Life(settings), settings)
+    assert {route.path for route in app.app.routes} - {"/"} == set(document["paths"])
+
+
+def test_it_names_models_with_labels_and_what_they_take(document: dict[str, Any]) -> None:
+    models = {model["name"]: model for model in document["x-models"]}
+    assert list(models) == ["marks", "people"]
+    assert models["people"]["labels"] == ["high", "low"]
+    row = document["components"]["schemas"]["people.Instance"]
+    assert row["required"] == ["age", "color"]
+    assert row["properties"]["height"]["type"] == ["number", "null"]
+    with pytest.raises(jsonschema.ValidationError):
+        check(document, row, {"age": 1, "color": "blue", "weight": 1})
+
+
+def test_the_page_takes_nothing_from_elsewhere(client: httpx.Client) -> None:
+    root = client.get("/")
+    assert (root.status_code, root.headers["location"]) == (307, "/docs")
+    page = client.get("/docs")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "https://" not in page.text
+    assert page.text.count("http://") == page.text.count("http://www.w3.org/2000/svg")

@@ -1,0 +1,156 @@
+"""Following pointers: what is loaded, kept and dropped."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deploy.serving.models import Models
+from tasks.core.bundle import describe_variant
+from tests.serving.conftest import IMAGE, Served, write_onnx
+
+
+def versions(models: Models) -> dict[str, str]:
+    return {model.name: model.version for model in models.running()}
+
+
+def edit(folder: Path, **changes: Any) -> None:
+    path = folder / "bundle.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def flip_a_byte(folder: Path) -> None:
+    path = folder / "variants" / "fp32.onnx"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def remove_a_file(folder: Path) -> None:
+    (folder / "variants" / "fp32.onnx").unlink()
+
+
+def escape(folder: Path) -> None:
+    variant = describe_variant(folder, "fp32").model_dump()
+    edit(folder, variants=[variant | {"file": "../3/variants/fp32.onnx"}])
+
+
+def write_no_onnx(folder: Path) -> None:
+    (folder / "variants" / "fp32.onnx").write_bytes(b"not a model")
+    edit(folder, variants=[describe_variant(folder, "fp32").model_dump()])
+
+
+def write_another_onnx(folder: Path) -> None:
+    remove_a_file(folder)
+    (folder / "variants").rmdir()
+    write_onnx(folder / "variants" / "fp32.onnx", IMAGE, 1.0)
+    edit(folder, variants=[describe_variant(folder, "fp32").model_dump()])
+
+
+def test_pointers_are_followed(served: Served) -> None:
+    models = Models(served.folder)
+    models.refresh()
+    assert (models.loaded, versions(models)) == (True, {})
+    served.serve("people", "3")
+    served.add("waiting", "1")
+    models.refresh()
+    assert versions(models) == {"people": "3"}
+    first = models["people"].model
+    served.point("people", "3")
+    models.refresh()
+    assert models["people"].model is first
+    served.serve("people", "4")
+    models.refresh()
+    assert versions(models) == {"people": "4"}
+    (served.folder / "people" / "current.json").unlink()
+    models.refresh()
+    assert versions(models) == {}
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (flip_a_byte, "variants/fp32.onnx differs from its digest"),
+        (remove_a_file, "variants/fp32.onnx is missing"),
+        (escape, "lies outside of the bundle"),
+        (write_no_onnx, "ONNX Runtime cannot load and run its variant 'fp32'"),
+        (write_another_onnx, "ONNX Runtime cannot load and run its variant 'fp32'"),
+        (lambda folder: edit(folder, chosen="int8"), "no variant 'int8'"),
+        (lambda folder: edit(folder, format=9), "has the format 9"),
+        (lambda folder: edit(folder, colour="red"), "unknown key 'colour'"),
+        (lambda folder: (folder / "bundle.json").write_text("{"), "bundle.json cannot be read"),
+        (lambda folder: (folder / "bundle.json").unlink(), "version 4 is not a bundle"),
+    ],
+)
+def test_a_broken_version_is_told_and_the_old_one_goes_on(served: Served, damage: Callable[[Path], object], says: str) -> None:
+    models = Models(served.folder)
+    served.serve("people", "3")
+    served.serve("others", "1")
+    models.refresh()
+    damage(served.add("people", "4"))
+    served.point("people", "4")
+    models.refresh()
+    assert versions(models) == {"people": "3", "others": "1"}
+    problem = models["people"].problem
+    assert problem.startswith("version 4 cannot be served: ")
+    assert says in problem
+    assert str(served.folder) not in problem
+    served.serve("people", "5")
+    models.refresh()
+    assert (versions(models)["people"], models["people"].problem) == ("5", "")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '"3"', '{"version": 3}', '{"version": "../3"}', '{"version": "/"}', '{"version": ""}', "\x00"]
+)
+def test_an_unreadable_pointer_keeps_what_is_loaded(served: Served, text: str) -> None:
+    models = Models(served.folder)
+    served.serve("people", "3")
+    models.refresh()
+    (served.folder / "people" / "current.json").write_text(text)
+    models.refresh()
+    assert versions(models) == {"people": "3"}
+    assert "its pointer" in models["people"].problem
+
+
+def test_a_broken_version_is_not_tried_again_until_its_pointer_is_written_again(served: Served) -> None:
+    models = Models(served.folder)
+    folder = served.add("people", "3")
+    content = (folder / "bundle.json").read_text()
+    (folder / "bundle.json").write_text("{")
+    served.point("people", "3")
+    models.refresh()
+    (folder / "bundle.json").write_text(content)
+    models.refresh()
+    assert versions(models) == {}
+    served.point("people", "3")
+    models.refresh()
+    assert versions(models) == {"people": "3"}
+
+
+def test_strange_names_are_told(served: Served) -> None:
+    models = Models(served.folder)
+    served.serve("two words", "1")
+    served.serve(".hidden", "1")
+    (served.folder / "a file").write_text("")
+    models.refresh()
+    assert {name: entry.problem.partition(" ")[0] for name, entry in models.items()} == {"two words": "a"}
+
+
+def test_much_work_runs_beside_the_event_loop_and_agrees(served: Served) -> None:
+    models = Models(served.folder)
+    served.serve("people", "3")
+    models.refresh()
+    model = models["people"].model
+    assert model
+    rows = np.random.default_rng(0).normal(size=(200_000, 6)).astype(np.float32)
+
+    async def both() -> tuple[Any, Any]:
+        return await model.logits({"x": rows}), await model.logits({"x": rows[:1]})
+
+    many, one = asyncio.run(both())
+    assert many[0] == pytest.approx(one[0])

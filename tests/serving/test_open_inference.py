@@ -1,0 +1,175 @@
+"""The Open Inference Protocol v2, by its words and against bad input."""
+
+from typing import Any
+
+import httpx
+import pytest
+
+ROW = [0.0, 0.0, 0.0, 1.0, 0.0, 0.0]
+INFER = "/v2/models/people/infer"
+
+
+def tensor(**changes: Any) -> dict[str, Any]:
+    return {"name": "x", "shape": [1, 6], "datatype": "FP32", "data": ROW} | changes
+
+
+def test_server_metadata_and_health(client: httpx.Client) -> None:
+    metadata = client.get("/v2").json()
+    assert (metadata["name"], metadata["extensions"]) == ("maasflow", [])
+    assert client.get("/v2/health/live").json() == {"live": True}
+    ready = client.get("/v2/health/ready")
+    assert ready.status_code == 200
+    assert list(ready.json()["problems"]) == ["broken"]
+
+
+@pytest.mark.parametrize("path", ["/v2/models/people", "/v2/models/people/versions/3"])
+def test_model_metadata_and_ready(client: httpx.Client, path: str) -> None:
+    metadata = client.get(path).json()
+    assert metadata == {
+        "name": "people",
+        "versions": ["3"],
+        "platform": "onnxruntime_onnx",
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 6]}],
+        "outputs": [{"name": "logits", "datatype": "FP32", "shape": [-1, 2]}],
+        "properties": {"variant": "fp32"},
+    }
+    assert client.get(f"{path}/ready").status_code == 200
+
+
+def test_a_broken_model_says_why_and_tells_no_path(client: httpx.Client) -> None:
+    for path in ("/v2/models/broken", "/v2/models/broken/ready"):
+        reply = client.get(path)
+        assert reply.status_code == 503
+        assert "variants/fp32.onnx is missing" in reply.json()["error"]
+        assert "served/" not in reply.text
+
+
+@pytest.mark.parametrize("path", [INFER, "/v2/models/people/versions/3/infer"])
+def test_infer(client: httpx.Client, path: str) -> None:
+    call = {"id": "a7", "parameters": {"any": 1}, "inputs": [tensor(parameters={})], "outputs": [{"name": "logits"}]}
+    reply = client.post(path, json=call)
+    assert reply.status_code == 200
+    assert reply.json() == {
+        "model_name": "people",
+        "model_version": "3",
+        "id": "a7",
+        "outputs": [{"name": "logits", "datatype": "FP32", "shape": [1, 2], "data": [0.5, -0.5]}],
+    }
+
+
+def test_data_may_be_nested_and_numbers_whole(client: httpx.Client) -> None:
+    reply = client.post(INFER, json={"inputs": [tensor(shape=[2, 6], data=[[0, 0, 0, 1, 0, 0], [0, 0, 0, 2, 0, 0]])]})
+    assert reply.json()["outputs"] == [{"name": "logits", "datatype": "FP32", "shape": [2, 2], "data": [0.5, -0.5, 1.5, -1.5]}]
+    assert "id" not in reply.json()
+
+
+def test_data_of_an_image_may_be_nested_as_deep_as_its_shape(client: httpx.Client) -> None:
+    pixels = [[[[0.1] * 4] * 4]]
+    reply = client.post("/v2/models/marks/infer", json={"inputs": [tensor(shape=[1, 1, 4, 4], data=pixels)]})
+    assert reply.json()["outputs"][0]["data"] == pytest.approx([1.1, -1.1])
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        ({}, "'inputs' is a list"),
+        ({"inputs": []}, "'inputs' is a list"),
+        ({"inputs": ["x"]}, "an object with a 'name'"),
+        ({"inputs": [tensor(), tensor()]}, "'x' twice"),
+        ({"inputs": [tensor(name="y")]}, "no input 'y', it has x"),
+        ({"inputs": [tensor(datatype="FP64")]}, "datatype 'FP64', expected 'FP32'"),
+        ({"inputs": [tensor(datatype=["FP32"])]}, "expected 'FP32'"),
+        ({"inputs": [tensor(shape=[1, 5])]}, "shape [1, 5], expected [batch, 6]"),
+        ({"inputs": [tensor(shape=[6])]}, "shape [6], expected [batch, 6]"),
+        ({"inputs": [tensor(shape=[True, 6])]}, "no shape of whole numbers"),
+        ({"inputs": [tensor(shape=None)]}, "no shape of whole numbers"),
+        ({"inputs": [tensor(shape=[0, 6], data=[])]}, "every size is at least 1"),
+        ({"inputs": [tensor(shape=[-1, 6])]}, "every size is at least 1"),
+        ({"inputs": [tensor(shape=[10**18, 6])]}, "holds 6 values"),
+        ({"inputs": [tensor(data=ROW[1:])]}, "holds 5 values, its shape [1, 6] needs 6"),
+        ({"inputs": [tensor(data=[])]}, "holds 0 values"),
+        ({"inputs": [tensor(data=None)]}, "no 'data'"),
+        ({"inputs": [tensor(data=[[*ROW], [1]])]}, "nested in another way"),
+        ({"inputs": [tensor(data=[ROW[:3], ROW[3:]])]}, "nested in another way"),
+        ({"inputs": [tensor(data=[[[value] for value in ROW]])]}, "holds list where numbers belong"),
+        ({"inputs": [tensor(data=[None, *ROW[1:]])]}, "holds null where numbers belong"),
+        ({"inputs": [tensor(data=["1", *ROW[1:]])]}, "holds str where numbers belong"),
+        ({"inputs": [tensor(data=[True, *ROW[1:]])]}, "holds bool where numbers belong"),
+        ({"inputs": [tensor(data=[1e39, *ROW[1:]])]}, "too large for FP32"),
+        ({"inputs": [tensor(data=[10**60, *ROW[1:]])]}, "too large for FP32"),
+        ({"inputs": [tensor()], "outputs": [{"name": "labels"}]}, "no output 'labels', it has logits"),
+        ({"inputs": [tensor()], "outputs": []}, "'outputs' is a list"),
+        ({"inputs": [tensor()], "id": 7}, "'id' is a text"),
+    ],
+)
+def test_a_wrong_call_is_told_what_was_expected(client: httpx.Client, call: dict[str, Any], says: str) -> None:
+    reply = client.post(INFER, json=call)
+    assert reply.status_code == 400
+    assert says in reply.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "not JSON"),
+        (b'{"inputs": [', "not JSON"),
+        (b'{"inputs": [{"data": [NaN]}]}', "NaN and Infinity are not in JSON"),
+        (b"[" * 10_000, "not JSON"),
+        (b'{"inputs": ' + b"[" * 5_000 + b"]" * 5_000 + b"}", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[1]", "expected a JSON object, found a list"),
+        (b"null", "expected a JSON object, found null"),
+    ],
+)
+def test_a_body_that_is_no_object_is_refused(client: httpx.Client, body: bytes, says: str) -> None:
+    reply = client.post(INFER, content=body, headers={"Content-Type": "application/json"})
+    assert reply.status_code == 400
+    assert says in reply.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "text/plain"},
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {"Content-Encoding": "gzip"},
+        {"Inference-Header-Content-Length": "10"},
+    ],
+)
+def test_other_kinds_of_bodies_are_refused(client: httpx.Client, headers: dict[str, str]) -> None:
+    assert client.post(INFER, content=b"{}", headers=headers).status_code == 415
+
+
+def test_a_body_or_batch_over_the_limit_is_refused(client: httpx.Client) -> None:
+    rows = client.post(INFER, json={"inputs": [tensor(shape=[9, 6], data=ROW * 9)]})
+    assert (rows.status_code, "limit is 8" in rows.json()["error"]) == (413, True)
+    announced = client.post(INFER, content=b"x" * 20_001)
+    assert (announced.status_code, "20,000 bytes" in announced.json()["error"]) == (413, True)
+    chunked = client.post(INFER, content=iter([b"x" * 15_000] * 2))
+    assert chunked.status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("POST", "/v2/models/peopel/infer", 404),
+        ("POST", "/v2/models/people/versions/2/infer", 404),
+        ("GET", "/v2/models/people/versions/2", 404),
+        ("GET", "/v2/models/people/ready/", 404),
+        ("GET", "/v2/models/..%2Fpeople", 404),
+        ("GET", "/nothing", 404),
+        ("GET", INFER, 405),
+        ("DELETE", "/v2/models/people", 405),
+        ("POST", "/v2/models/broken/infer", 503),
+        ("HEAD", "/v2/health/live", 200),
+    ],
+)
+def test_paths_and_methods(client: httpx.Client, method: str, path: str, status: int) -> None:
+    reply = client.request(method, path, json={} if method == "POST" else None)
+    assert reply.status_code == status
+    if method != "HEAD":
+        assert list(reply.json()) == ["error"]
+
+
+def test_an_unknown_model_is_told_the_closest(client: httpx.Client) -> None:
+    assert "did you mean 'people'?" in client.get("/v2/models/peopel").json()["error"]
