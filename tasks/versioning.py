@@ -12,7 +12,6 @@ import re
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,7 +82,8 @@ def is_current(workspace: Workspace, name: str) -> bool:
             return False
         _write_datasets(workspace)
         targets = [f"{stage}@{_key(name)}" for stage in _STAGES]
-        return _start(workspace, ["status", "--quiet", *targets], lock, stderr=subprocess.DEVNULL).wait() == 0
+        with _start(workspace, ["status", "--quiet", *targets], lock, stderr=subprocess.DEVNULL) as process:
+            return process.wait() == 0
 
 
 def _key(name: str) -> str:
@@ -174,19 +174,18 @@ def _is_dvc(process: int) -> bool:
 
 def _dvc(workspace: Workspace, arguments: list[str], lock: int | None, log: Log) -> None:
     """Run DVC to its end. Raises what a stage left as its failure, or else what DVC says."""
-    with tempfile.TemporaryDirectory(dir=workspace.state, prefix="dvc-") as folder:
-        failure, errors = Path(folder) / "failure.json", Path(folder) / "stderr"
-        with errors.open("w+b") as stderr:
-            process = _start(workspace, arguments, lock, stderr=stderr, failure=failure)
-            try:
-                for line in process.stdout or ():
-                    log(line.rstrip())
-                code = process.wait()
-            except BaseException:
-                _stop(process)
-                raise
-        if code:
-            raise read_failure(failure) or _failure_of_dvc(errors.read_text(errors="replace"), code)
+    failure, errors = workspace.state / "stage-failure.json", workspace.state / "dvc-stderr.txt"
+    failure.unlink(missing_ok=True)
+    with errors.open("w+b") as stderr, _start(workspace, arguments, lock, stderr=stderr, failure=failure) as process:
+        try:
+            for line in process.stdout or ():
+                log(line.rstrip())
+            code = process.wait()
+        except BaseException:
+            _stop(process)
+            raise
+    if code:
+        raise read_failure(failure) or _failure_of_dvc(errors.read_text(errors="replace"), code)
 
 
 def _start(
