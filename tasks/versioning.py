@@ -5,10 +5,12 @@ them before each call: for every dataset and stage what the stage depends on, wi
 a dataset file runs nothing again, a changed `split` prepares again, a changed CSV fetches again.
 """
 
+import errno
 import fcntl
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -39,6 +41,10 @@ _FORMATS: Final = dict.fromkeys(_STAGES, 1)
 
 _PATIENCE: Final = 1.0
 """Seconds that an interrupted DVC gets to end by itself, as it does where Ctrl-C in a terminal reached it too."""
+
+
+_LEAST_BYTES: Final = 1 << 20
+"""With less space than this on the disk, a failure of DVC is taken for that."""
 
 
 def build(workspace: Workspace, name: str, *, force: bool = False, log: Log = lambda _: None) -> DatasetVersion:
@@ -185,7 +191,7 @@ def _dvc(workspace: Workspace, arguments: list[str], lock: int | None, log: Log)
             _stop(process)
             raise
     if code:
-        raise read_failure(failure) or _failure_of_dvc(errors.read_text(errors="replace"), code)
+        raise read_failure(failure) or _failure_of_dvc(errors, code)
 
 
 def _start(
@@ -225,11 +231,15 @@ def _stop(process: subprocess.Popen[str]) -> None:
         process.wait()
 
 
-def _failure_of_dvc(errors: str, code: int) -> BaseException:
-    """What DVC's own errors mean."""
-    known = explain(RuntimeError(errors))
+def _failure_of_dvc(stderr: Path, code: int) -> BaseException:
+    """What DVC's own errors mean. On a full disk there may be none, because they could not be written either."""
+    errors = stderr.read_text(errors="replace")
+    full = OSError(errno.ENOSPC, "") if shutil.disk_usage(stderr.parent).free < _LEAST_BYTES else None
+    known = explain(full or RuntimeError(errors))
     if known:
         return known
+    if "No module named dvc" in errors:
+        return MaasflowError("versions of data need DVC, which is not installed", "pip install 'maasflow[pipeline]'")
     if "Unable to acquire lock" in errors or "is busy, it is being blocked" in errors:
         return MaasflowError("another DVC command is running in this workspace", "wait until it has ended, then run this again")
     ended = re.search(r"tasks\.(\w+) (\S+), exited with (-?\d+)", errors)

@@ -2,8 +2,9 @@
 
 import json
 import os
+import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,14 @@ def add_people(workspace: Workspace, add_dataset: AddDataset) -> AddDataset:
         return add_dataset("people", {"kind": "csv", "path": "people.csv"}, columns, **sections)
 
     return add
+
+
+@pytest.fixture
+def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A disk of two megabytes."""
+    folder = tmp_path_factory.mktemp("disk")
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"needs a small disk, and may not mount one: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 from tasks import versioning
 from tasks.core.dvc_files import PIPELINE
-from tasks.core.errors import ConfigError, DataError, SourceError
+from tasks.core.errors import ConfigError, DataError, MaasflowError, SourceError, explain
 from tasks.core.workspace import Workspace
 
 AddDataset = Callable[..., str]
@@ -202,6 +203,25 @@ def test_what_a_dead_dvc_left_does_not_count(workspace: Workspace, add_people: A
     assert stages(workspace, "people", force=True) == ["fetch", "validate", "prepare"]
     left.write_text('{"write": {"/half')
     assert stages(workspace, "people", force=True) == ["fetch", "validate", "prepare"]
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("free", [40_000, 400_000])
+def test_a_full_disk_is_told_and_space_is_all_that_the_next_build_needs(
+    workspace: Workspace, add_people: AddDataset, small_disk: Path, free: int
+) -> None:
+    add_people(*(f"{row % 100},S,{row % 2}" for row in range(30_000)), expectations={"duplicates": 1.0}, cleaning=[])
+    shutil.copytree(workspace.root, small_disk, dirs_exist_ok=True)
+    (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free - free))
+    full = Workspace(small_disk)
+    with pytest.raises((MaasflowError, OSError)) as caught:
+        versioning.build(full, "people")
+    known = explain(caught.value)
+    assert known is not None
+    assert "the disk is full" in known.what
+    (small_disk / "ballast").unlink()
+    subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
+    assert sum(versioning.build(full, "people").rows.values()) == 30_000
 
 
 def test_init_keeps_what_is_there(tmp_path: Path) -> None:
