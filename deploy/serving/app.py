@@ -13,7 +13,7 @@ from deploy.serving.endpoint import Endpoint, Operation, not_found
 from deploy.serving.life import Life
 from deploy.serving.models import Models
 from deploy.serving.open_inference import OpenInference
-from deploy.serving.prediction import Prediction
+from deploy.serving.predictions import Predictions
 from deploy.serving.settings import Settings
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
@@ -39,7 +39,7 @@ class Counted:
 
 def make_app(models: Models, life: Life, settings: Settings, lifespan: Lifespan | None = None) -> ASGIApp:
     """The application. `lifespan` runs while it does."""
-    operations = [*OpenInference(models, life, settings).operations(), *Prediction(models, settings).operations()]
+    operations = [*OpenInference(models, life, settings).operations(), *Predictions(models, settings).operations()]
     operations += Documentation(models, settings, operations.copy()).operations()
     root = Operation(method="GET", path="/", summary="To the documentation", handler=to_docs, reply="text/html")
     routes = [Route(operation.path, Endpoint(operation)) for operation in (*operations, root)]

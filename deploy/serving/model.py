@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class Model:
         try:
             bundle = Bundle.open(folder)
         except BundleError as error:
-            what = error.what.replace(f"{folder}/", "").replace(str(folder), f"version {version}")
+            what = error.what.replace(f"{folder}{os.sep}", "").replace(str(folder), "its folder")
             raise LoadError(f"version {version} cannot be served: {what}") from error
         except OSError as error:
             raise LoadError(f"version {version} cannot be served: its files cannot be read") from error

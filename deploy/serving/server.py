@@ -81,10 +81,13 @@ class _Server(uvicorn.Server):
 
 def _listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises MaasflowError."""
+    # The system would take a larger one modulo 65536.
+    if not 0 <= port <= 65535:
+        raise MaasflowError(f"cannot listen on port {port}: a port is a number from 0 to 65535", "choose another one with --port")
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         listener = socket.socket(family, kind, protocol)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise MaasflowError(
             f"cannot listen on {host}: {error}", "choose an address of this machine, for example --host 127.0.0.1"
         ) from None

@@ -83,7 +83,7 @@ def test_pointers_are_followed(served: Served) -> None:
         (lambda folder: edit(folder, format=9), "has the format 9"),
         (lambda folder: edit(folder, colour="red"), "unknown key 'colour'"),
         (lambda folder: (folder / "bundle.json").write_text("{"), "bundle.json cannot be read"),
-        (lambda folder: (folder / "bundle.json").unlink(), "version 4 is not a bundle"),
+        (lambda folder: (folder / "bundle.json").unlink(), "its folder is not a bundle"),
     ],
 )
 def test_a_broken_version_is_told_and_the_old_one_goes_on(served: Served, damage: Callable[[Path], object], says: str) -> None:

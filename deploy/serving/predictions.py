@@ -13,7 +13,7 @@ from deploy.serving.settings import Settings
 from tasks.core.errors import InputError
 
 
-class Prediction:
+class Predictions:
     """`/v1`: the models in words, and what they say of images and rows."""
 
     def __init__(self, models: Models, settings: Settings) -> None:
