@@ -1,6 +1,7 @@
 """Checkpoints: everything that the rest of a training run depends on, in one safetensors file."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,21 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 _MODEL, _OPTIMIZER, _RANDOM = "model.", "optimizer.", "random."
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model, its optimizer and torch's random states, with the loop's own state as plain values.
+    """A model, its optimizer, torch's random states and fp16's gradient scale, with the loop's own state as plain values.
 
     Order of data and learning rate follow from the recipe's seed and the step, which the loop's state holds.
     """
 
     path: Path
 
-    def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], scaler: GradScaler | None = None) -> None:
         """Replace the checkpoint; killed meanwhile, the old one stays."""
         tensors = {_MODEL + name: tensor for name, tensor in module.state_dict().items()}
         optimizer_state = optimizer.state_dict()
@@ -33,18 +35,17 @@ class Checkpoint:
                     tensors[f"{_OPTIMIZER}{index}.{name}"] = value
                 else:
                     plain.setdefault(str(index), {})[name] = value
-        for device, random in enumerate(_random_states()):
-            tensors[f"{_RANDOM}{device}"] = random
-        record = {"state": state, "groups": optimizer_state["param_groups"], "plain": plain}
+        tensors |= {_RANDOM + name: random for name, random in _random_states(module).items()}
+        record = {"state": state, "groups": optimizer_state["param_groups"], "plain": plain, "scaler": scaler and scaler.state_dict()}
         save_weights(self.path, tensors, {"record": json.dumps(record)})
 
-    def load(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
-        """Restore all three and return the loop's state; None where there is no checkpoint that can be read."""
+    def load(self, module: nn.Module, optimizer: torch.optim.Optimizer, scaler: GradScaler | None = None) -> dict[str, Any] | None:
+        """Restore all of it and return the loop's state; None where there is no checkpoint that can be read."""
         try:
             with safe_open(self.path, "pt") as file:
                 record = json.loads(file.metadata()["record"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        except (FileNotFoundError, SafetensorError, KeyError, ValueError):
+        except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
             return None
         module.load_state_dict(_below(_MODEL, tensors))
         entries: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in record["plain"].items()}
@@ -52,10 +53,13 @@ class Checkpoint:
             index, _, key = name.partition(".")
             entries.setdefault(int(index), {})[key] = tensor
         optimizer.load_state_dict({"state": entries, "param_groups": record["groups"]})
+        if scaler is not None and record["scaler"]:
+            scaler.load_state_dict(record["scaler"])
         random = _below(_RANDOM, tensors)
-        torch.set_rng_state(random["0"])
-        for device in range(1, len(random)):
-            torch.cuda.set_rng_state(random[str(device)], device - 1)
+        torch.set_rng_state(random["cpu"])
+        # A run that began on another kind of device goes on here, on other random numbers.
+        if "cuda" in random and (device := _cuda(module)) is not None:
+            torch.cuda.set_rng_state(random["cuda"], device)
         state: dict[str, Any] = record["state"]
         return state
 
@@ -64,12 +68,20 @@ def save_weights(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     """Write a safetensors file whole or not at all."""
     partial = path.with_suffix(".partial")
     save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, partial, metadata)
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
     partial.replace(path)
 
 
-def _random_states() -> list[Tensor]:
-    devices = range(torch.cuda.device_count())
-    return [torch.get_rng_state(), *(torch.cuda.get_rng_state(device) for device in devices)]
+def _random_states(module: nn.Module) -> dict[str, Tensor]:
+    device = _cuda(module)
+    return {"cpu": torch.get_rng_state()} | ({} if device is None else {"cuda": torch.cuda.get_rng_state(device)})
+
+
+def _cuda(module: nn.Module) -> torch.device | None:
+    """The CUDA device that the module is on. Asking the others would take memory on each."""
+    device = next(module.parameters()).device
+    return device if device.type == "cuda" else None
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

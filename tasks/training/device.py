@@ -11,7 +11,7 @@ _MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 def accelerator(training: Training) -> Accelerator:
-    """An accelerator for the recipe's device, precision and accumulation.
+    """An accelerator for the recipe's device and precision.
 
     Raises MaasflowError where the device that the recipe asks for is not there, or cannot do the precision.
     """
@@ -23,4 +23,4 @@ def accelerator(training: Training) -> Accelerator:
     # accelerate keeps its settings for the whole process; a second training in it must not inherit them.
     AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001 - accelerate's own tests do the same, there is no public way
     GradientState._reset_state()  # noqa: SLF001
-    return Accelerator(cpu=on_cpu, mixed_precision=_MIXED[training.precision], gradient_accumulation_steps=training.accumulation)
+    return Accelerator(cpu=on_cpu, mixed_precision=_MIXED[training.precision])

@@ -17,7 +17,7 @@ from tasks.core.config import Config
 from tasks.core.encoded import EncodedSplit
 from tasks.core.errors import MaasflowError
 from tasks.core.metrics import score
-from tasks.core.predictor import probabilities
+from tasks.core.predictor import probabilities, unanswered
 from tasks.core.recipe import LOWER_IS_BETTER, Training
 from tasks.training.checkpoint import Checkpoint, save_weights
 from tasks.training.device import accelerator
@@ -25,6 +25,8 @@ from tasks.training.optimizer import learning_rate_factor, make_optimizer
 from tasks.training.progress import Progress
 
 WEIGHTS = "model.safetensors"
+
+_DIVERGED = "lower training.learning_rate, set training.clip_norm to 1, or look for extreme values in the data"
 
 
 class Epoch(Config):
@@ -46,7 +48,7 @@ class _State:
     step: int = 0
     epoch: int = 0
     batch: int = 0
-    """Batches of this epoch already done."""
+    """Batches of this epoch already done, each of which was one step."""
     loss_sum: float = 0.0
     """Of this epoch's batches, each batch's mean loss times its rows."""
     best: float | None = None
@@ -57,9 +59,10 @@ class _State:
 
 
 def batches(rows: int, training: Training, epoch: int) -> list[npt.NDArray[np.int64]]:
-    """The epoch's row numbers, shuffled by the seed and the epoch alone, cut into batches."""
+    """The epoch's row numbers, shuffled by the seed and the epoch alone, cut into one batch for each optimizer step."""
     order = np.random.default_rng([training.seed, epoch]).permutation(rows)
-    return [order[start : start + training.batch_size] for start in range(0, rows, training.batch_size)]
+    size = training.batch_size * training.accumulation
+    return [order[start : start + size] for start in range(0, rows, size)]
 
 
 class Loop:
@@ -74,15 +77,15 @@ class Loop:
         self.accelerator: Accelerator = accelerator(training)
         self.module, self.optimizer = self.accelerator.prepare(module, make_optimizer(module, training))
         self.checkpoint = Checkpoint(folder / "checkpoint.safetensors")
-        per_epoch = -(-len(batches(len(train), training, 0)) // training.accumulation)
-        self.steps = per_epoch * training.epochs
+        self.steps = len(batches(len(train), training, 0)) * training.epochs
         self.factor = learning_rate_factor(training, self.steps)
         self.class_weights = self._class_weights()
         self.penalised = [p for p in module.parameters() if p.requires_grad and p.ndim >= 2] if training.l1 else []
 
     def run(self, report: Callable[[Epoch], None]) -> list[Epoch]:
         """Train to the end; every epoch's figures, also of those that an earlier run finished."""
-        state = _State(**(self.checkpoint.load(self.accelerator.unwrap_model(self.module), self.optimizer) or {}))
+        found = self.checkpoint.load(self.accelerator.unwrap_model(self.module), self.optimizer, self.accelerator.scaler)
+        state = _State(**(found or {}))
         with Progress(self.steps, state.step) as progress:
             while state.epoch < self.training.epochs and not self._stopped(state):
                 self._train_epoch(state, progress)
@@ -94,43 +97,48 @@ class Loop:
 
     def _train_epoch(self, state: _State, progress: Progress) -> None:
         self.module.train()
-        todo = batches(len(self.train_split), self.training, state.epoch)
-        for index in range(state.batch, len(todo)):
+        for rows in batches(len(self.train_split), self.training, state.epoch)[state.batch :]:
             self._set_learning_rate(state.step)
-            # The last, shorter group of accumulated batches must step too, or its gradients leak into the next epoch.
-            steps_now = (index + 1) % self.training.accumulation == 0 or index + 1 == len(todo)
-            state.loss_sum += self._batch(todo[index], step=steps_now) * len(todo[index])
-            state.batch = index + 1
-            if steps_now:
-                state.step += 1
-                progress.step()
-                if state.step % self.training.checkpoint_steps == 0:
-                    self._save(state)
+            state.loss_sum += self._step(rows) * len(rows)
+            state.step, state.batch = state.step + 1, state.batch + 1
+            progress.step()
+            if state.step % self.training.checkpoint_steps == 0:
+                self._save(state)
 
-    def _batch(self, rows: npt.NDArray[np.int64], *, step: bool) -> float:
-        """Forward and backward of one batch, and the optimizer's step where it ends a group; the batch's mean loss."""
+    def _step(self, rows: npt.NDArray[np.int64]) -> float:
+        """One optimizer step on one batch, taken through the module in parts of the recipe's batch size; the batch's mean loss."""
+        size, value = self.training.batch_size, 0.0
+        # The whole batch's weight, so that the parts' gradients add up to exactly those of the batch at once.
+        weight = len(rows) if self.class_weights is None else float(self.class_weights[self.train_split.targets[rows]].sum())
+        for start in range(0, len(rows), size):
+            loss = self._loss(rows[start : start + size]) / weight
+            self.accelerator.backward(loss)
+            value += float(loss.detach())
+        if not np.isfinite(value):
+            raise MaasflowError(f"the training loss became {value}", _DIVERGED)
+        if self.penalised:
+            self.accelerator.backward(self.training.l1 * torch.stack([p.abs().sum() for p in self.penalised]).sum())
+        if self.training.clip_norm:
+            self.accelerator.clip_grad_norm_(self.module.parameters(), self.training.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return value
+
+    def _loss(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        """The summed, weighted loss of some rows."""
         inputs, targets = self._tensors(self.train_split, rows)
         with self.accelerator.autocast():
             logits = self.module(**inputs)
-        loss = functional.cross_entropy(logits.float(), targets, self.class_weights, label_smoothing=self.training.label_smoothing)
-        penalty = self.training.l1 * sum((p.abs().sum() for p in self.penalised), torch.zeros((), device=loss.device))
-        self.accelerator.backward(loss + penalty)
-        if step:
-            if self.training.clip_norm:
-                self.accelerator.clip_grad_norm_(self.module.parameters(), self.training.clip_norm)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-        value = float(loss.detach())
-        if not np.isfinite(value):
-            raise MaasflowError(
-                f"the training loss became {value}",
-                "lower training.learning_rate, set training.clip_norm to 1, or look for extreme values in the data",
-            )
-        return value
+        return functional.cross_entropy(
+            logits.float(), targets, self.class_weights, reduction="sum", label_smoothing=self.training.label_smoothing
+        )
 
     def _finish_epoch(self, state: _State) -> Epoch:
         """Measure on the validation split, keep the weights if they are the best yet, and save the checkpoint."""
-        validation = score(probabilities(self.logits(self.validation_split)), self.validation_split.targets)
+        logits = self.logits(self.validation_split)
+        if lost := unanswered(logits):
+            raise MaasflowError(f"after epoch {state.epoch + 1} the model has no finite answer for {len(lost)} validation rows", _DIVERGED)
+        validation = score(probabilities(logits), self.validation_split.targets)
         epoch = Epoch(
             epoch=state.epoch + 1,
             step=state.step,
@@ -180,7 +188,7 @@ class Loop:
         return self.training.early_stopping is not None and state.stale >= self.training.early_stopping.patience
 
     def _save(self, state: _State) -> None:
-        self.checkpoint.save(self.accelerator.unwrap_model(self.module), self.optimizer, vars(state))
+        self.checkpoint.save(self.accelerator.unwrap_model(self.module), self.optimizer, vars(state), self.accelerator.scaler)
 
 
 def _slices(rows: int, training: Training) -> Iterator[slice]:

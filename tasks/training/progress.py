@@ -14,9 +14,10 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-    """Counts optimizer steps of `total`, `done` of which an earlier run did."""
+    """Counts optimizer steps of `total`, `done` of which an earlier run did; where lines are printed, at most one in ten seconds."""
 
     def __init__(self, total: int, done: int = 0) -> None:
+        self._total, self._done = total, done
         self._bar = tqdm(total=total, initial=done, unit="step", leave=False, dynamic_ncols=True) if sys.stderr.isatty() else None
         self._told = time.monotonic()
 
@@ -28,14 +29,23 @@ class Progress:
             self._bar.close()
 
     def step(self) -> None:
+        self._done += 1
         if self._bar is not None:
             self._bar.update()
+        elif self._due():
+            self._line(f"step {self._done}/{self._total}")
 
     def epoch(self, epoch: int, epochs: int, figures: Mapping[str, float], *, last: bool) -> None:
-        """Tell an epoch's figures; where lines are printed, at most one in ten seconds and always the last."""
+        """Tell an epoch's figures; those of the last always."""
         text = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
         if self._bar is not None:
             self._bar.set_postfix_str(f"epoch {epoch}/{epochs}  {text}")
-        elif last or time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
-            _log.info("epoch %d/%d  %s", epoch, epochs, text)
-            self._told = time.monotonic()
+        elif last or self._due():
+            self._line(f"epoch {epoch}/{epochs}  {text}")
+
+    def _due(self) -> bool:
+        return time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES
+
+    def _line(self, text: str) -> None:
+        _log.info("%s", text)
+        self._told = time.monotonic()
