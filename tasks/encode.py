@@ -1,5 +1,6 @@
 """Encode: fit the transform on the training split and keep every split decoded, so that no epoch decodes anything."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from tasks.core.dataset import SPLITS, Dataset
@@ -8,7 +9,7 @@ from tasks.core.errors import DataError, InputError
 from tasks.core.recipe import Recipe
 from tasks.core.splits import Split
 from tasks.core.stages import StageResult
-from tasks.core.transforms import TensorSpec, fit_transform
+from tasks.core.transforms import Arrays, TensorSpec, Transform, fit_transform
 
 
 class EncodeResult(StageResult):
@@ -32,9 +33,19 @@ def encode(recipe: Recipe, dataset: Dataset, prepared: Path, out: Path) -> Encod
     rows: dict[str, int] = {}
     for name in SPLITS:
         split = Split.open(prepared, name)
-        try:
-            encoded.write(name, len(split), map(transform.encode, split.chunks(names)), split.targets, split.examples)
-        except InputError as error:
-            raise DataError(f"the {name} split of '{recipe.dataset}': {error.what}", f"look at data/{recipe.dataset}.yaml") from error
+        encoded.write(name, len(split), _encode(transform, split, names, recipe.dataset), split.targets, split.examples)
         rows[name] = len(split)
     return EncodeResult(transform=transform.kind, inputs=transform.inputs, rows=rows)
+
+
+def _encode(transform: Transform, split: Split, names: list[str], dataset: str) -> Iterator[Arrays]:
+    start = 0
+    for columns in split.chunks(names):
+        try:
+            yield transform.encode(columns)
+        except InputError as error:
+            raise DataError(
+                f"the {split.name} split of '{dataset}', counted from row {start}: {error.what}",
+                f"look at the source in data/{dataset}.yaml, or let its expectations refuse such rows",
+            ) from error
+        start += len(columns[names[0]])

@@ -1,10 +1,12 @@
 """An encoded dataset on disk: the fitted transform and every split's compact arrays, memory-mapped."""
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -57,19 +59,22 @@ class Encoded:
         self, split: SplitName, rows: int, chunks: Iterable[Arrays], targets: npt.NDArray[np.int64], examples: npt.NDArray[np.uint64]
     ) -> None:
         """Write a split from encoded chunks that together have `rows` rows."""
-        files: Arrays = {}
-        start = 0
-        for chunk in chunks:
-            for name, array in chunk.items():
-                if name not in files:
-                    files[name] = np.lib.format.open_memmap(self._path(split, name), "w+", array.dtype, (rows, *array.shape[1:]))
-                files[name][start : start + len(array)] = array
-            start += len(next(iter(chunk.values())))
-        np.save(self._path(split, _TARGETS), targets)
-        np.save(self._path(split, _EXAMPLES), examples)
+        files: dict[str, BinaryIO] = {}
+        with ExitStack() as stack:
+            for chunk in chain(chunks, [{_TARGETS: targets, _EXAMPLES: examples}]):
+                for name, array in chunk.items():
+                    if name not in files:
+                        files[name] = stack.enter_context(self._path(split, name).open("wb"))
+                        _write_header(files[name], array.dtype, (rows, *array.shape[1:]))
+                    # Not through a memory map: on a full disk that is a signal, which kills the process without a word.
+                    files[name].write(np.ascontiguousarray(array).data)
 
     def _path(self, split: SplitName, array: str) -> Path:
         return self.folder / f"{split}.{array}.npy"
 
     def _map(self, split: SplitName, array: str) -> npt.NDArray[Any]:
         return np.asanyarray(np.load(self._path(split, array), mmap_mode="r"))
+
+
+def _write_header(file: BinaryIO, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape})
