@@ -1,7 +1,9 @@
 """Compress: make the recipe's variants, measure each here, and choose the best that the limits allow."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -11,17 +13,21 @@ from tasks.compression import COMPRESSORS, Compressor
 from tasks.compression.measure import open_variants, run_logits, time_variants
 from tasks.core.bundle import Bundle, Measurements, Variant, describe_variant
 from tasks.core.config import Config
+from tasks.core.dataset import SplitName
 from tasks.core.encoded import Encoded
 from tasks.core.errors import MaasflowError
 from tasks.core.machine import this_machine
 from tasks.core.metrics import drop, score
-from tasks.core.predictor import probabilities
+from tasks.core.predictor import open_session, probabilities, unanswered
 from tasks.core.recipe import Recipe
 from tasks.core.stages import StageResult, link_file
 from tasks.export import BUNDLE
 
 LOGITS = "test_logits.npz"
 """Test-split logits of every variant, by its name."""
+
+SplitLogits = dict[SplitName, npt.NDArray[np.float32]]
+_MEASURED: Final[tuple[SplitName, ...]] = ("validation", "test")
 
 _log = logging.getLogger("maasflow.compress")
 
@@ -69,62 +75,76 @@ def compress(recipe: Recipe, encoded: Encoded, exported: Path, out: Path) -> Com
     folder = out / BUNDLE
     (folder / "variants").mkdir(parents=True)
     link_file(source.file("fp32"), folder / "variants" / "fp32.onnx")
-    failed = make_variants(recipe, encoded, folder / "variants")
-    names = ["fp32", *(name for name in _compressors(recipe) if name not in failed)]
-    variants, logits = measure(recipe, encoded, folder, names)
+    logits, failed = make_variants(recipe, encoded, folder / "variants")
+    variants = measure(recipe, encoded, folder, logits)
     candidates = tuple(_candidate(recipe, variant, variants[0]) for variant in variants)
     chosen = choose(recipe, candidates)
-    np.savez(out / LOGITS, allow_pickle=False, **logits)
+    np.savez(out / LOGITS, allow_pickle=False, **{name: found["test"] for name, found in logits.items()})
     Bundle(folder, source.manifest.replace(variants=variants, chosen=chosen)).write()
     return CompressResult(chosen=chosen, candidates=candidates, failed=failed)
 
 
-def make_variants(recipe: Recipe, encoded: Encoded, variants: Path) -> dict[str, str]:
-    """Write each compressor's variant beside fp32; why each that failed did."""
+def make_variants(recipe: Recipe, encoded: Encoded, variants: Path) -> tuple[dict[str, SplitLogits], dict[str, str]]:
+    """Write each compressor's variant beside fp32; the logits of all that answer for every row, and why each of the rest does not."""
+    logits, failed = {"fp32": _answers(variants / "fp32.onnx", encoded, recipe)}, {}
     prepared = variants / "prepared.onnx"
-    # ONNX Runtime asks for this before any quantisation: shapes inferred, constants folded.
-    quant_pre_process(variants / "fp32.onnx", prepared, skip_symbolic_shape=True)
-    failed = {}
     for name, compressor in _compressors(recipe).items():
+        path = variants / f"{name}.onnx"
         try:
-            compressor.compress(prepared, variants / f"{name}.onnx", encoded.split("train"))
+            if not prepared.exists():
+                # ONNX Runtime asks for this before any quantisation: shapes inferred, constants folded.
+                quant_pre_process(variants / "fp32.onnx", prepared, skip_symbolic_shape=True)
+            compressor.compress(prepared, path, encoded.split("train"))
+            logits[name] = _answers(path, encoded, recipe)
         except OSError:
             raise
         except Exception as error:  # noqa: BLE001 - a compressor may fail in any way, and the others still count
             failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-            (variants / f"{name}.onnx").unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             _log.warning("%s could not be made: %s", name, failed[name])
-    prepared.unlink()
-    return failed
+    prepared.unlink(missing_ok=True)
+    return logits, failed
 
 
-def measure(
-    recipe: Recipe, encoded: Encoded, folder: Path, names: list[str]
-) -> tuple[tuple[Variant, ...], dict[str, npt.NDArray[np.float32]]]:
-    """The variants with what they reach on the validation and the test split and how fast, and their test logits."""
-    sessions = open_variants({name: folder / "variants" / f"{name}.onnx" for name in names}, recipe.serving.threads)
-    splits = {name: encoded.split(name) for name in ("validation", "test")}
+def _answers(path: Path, encoded: Encoded, recipe: Recipe) -> SplitLogits:
+    """A variant's logits for the validation and the test split. Raises MaasflowError where one is not finite."""
+    session = open_session(path, recipe.serving.threads)
+    found = {name: run_logits(session, encoded.split(name)) for name in _MEASURED}
+    for split, logits in found.items():
+        if lost := unanswered(logits):
+            raise MaasflowError(f"{path.stem} has no finite answer for {len(lost)} of {len(logits)} {split} rows")
+    return found
+
+
+def measure(recipe: Recipe, encoded: Encoded, folder: Path, logits: Mapping[str, SplitLogits]) -> tuple[Variant, ...]:
+    """The variants with what they reach on the validation and the test split and how fast."""
+    sessions = open_variants({name: folder / "variants" / f"{name}.onnx" for name in logits}, recipe.serving.threads)
+    splits = {name: encoded.split(name) for name in _MEASURED}
     latency = {rows: time_variants(sessions, splits["test"], rows) for rows in (1, 32)}
-    logits = {name: {split: run_logits(session, rows) for split, rows in splits.items()} for name, session in sessions.items()}
     reference = logits["fp32"]["test"].argmax(axis=1)
-    variants = tuple(
+    return tuple(
         describe_variant(
             folder,
             name,
             Measurements(
-                metrics={split: score(probabilities(logits[name][split]), rows.targets) for split, rows in splits.items()},
-                latency_ms={str(rows): found[name] for rows, found in latency.items()},
-                agreement=float((logits[name]["test"].argmax(axis=1) == reference).mean()),
+                metrics={
+                    split: score(probabilities(found[split]), rows.targets, recipe.evaluation.calibration_bins)
+                    for split, rows in splits.items()
+                },
+                latency_ms={str(rows): taken[name] for rows, taken in latency.items()},
+                agreement=float((found["test"].argmax(axis=1) == reference).mean()),
                 machine=this_machine(),
             ),
         )
-        for name in names
+        for name, found in logits.items()
     )
-    return variants, {name: found["test"] for name, found in logits.items()}
 
 
 def choose(recipe: Recipe, candidates: tuple[Candidate, ...]) -> str:
-    """The best candidate by the objective among those within the limits. Raises MaasflowError where there is none."""
+    """The best candidate by the objective among those within the limits.
+
+    Raises MaasflowError where there is none, naming the one that breaks the fewest.
+    """
     fitting = [candidate for candidate in candidates if not candidate.misses]
     if not fitting:
         nearest = min(candidates, key=lambda candidate: len(candidate.misses))
@@ -161,7 +181,7 @@ def _candidate(recipe: Recipe, variant: Variant, fp32: Variant) -> Candidate:
         validation_drop=lost,
         test=found.metrics["test"][metric],
         agreement=found.agreement,
-        misses=tuple(f"{what} {value:.4g} is over {limit:g}" for limit, value, what in checks if limit is not None and value > limit),
+        misses=tuple(f"{what} {value:.4g} is over {limit:g}" for limit, value, what in checks if limit is not None and not value <= limit),
     )
 
 

@@ -8,8 +8,9 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from tasks.core.config import Config
 from tasks.core.encoded import Encoded, EncodedSplit
+from tasks.core.errors import MaasflowError
 from tasks.core.metrics import Interval, Scored, bootstrap
-from tasks.core.predictor import probabilities
+from tasks.core.predictor import probabilities, unanswered
 from tasks.core.recipe import Recipe
 from tasks.core.stages import StageResult
 from tasks.figures import draw_calibration, draw_confusion, draw_curves
@@ -42,11 +43,18 @@ class EvaluateResult(StageResult):
 
 
 def evaluate(recipe: Recipe, labels: tuple[str, ...], encoded: Encoded, trained: Path, training: TrainResult, out: Path) -> EvaluateResult:
-    """Measure on the test split, and draw `confusion.png`, `calibration.png` and `curves.png` into `out`."""
+    """Measure on the test split, and draw `confusion.png`, `calibration.png` and `curves.png` into `out`.
+
+    Raises MaasflowError where the model has no finite answer for a row.
+    """
     test = encoded.split("test")
-    scored = Scored(
-        probabilities(_logits(recipe, encoded, len(labels), trained, test)), test.targets, bins=recipe.evaluation.calibration_bins
-    )
+    logits = _logits(recipe, encoded, len(labels), trained, test)
+    if lost := unanswered(logits):
+        raise MaasflowError(
+            f"the trained model has no finite answer for {len(lost)} of {len(test)} test rows, the first of them row {lost[0]}",
+            "look for extreme values in the data",
+        )
+    scored = Scored(probabilities(logits), test.targets, recipe.evaluation.calibration_bins)
     order = list(range(len(labels)))
     precision, recall, f1, rows = precision_recall_fscore_support(scored.targets, scored.predicted, labels=order, zero_division=0.0)
     confusion = confusion_matrix(scored.targets, scored.predicted, labels=order)

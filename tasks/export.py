@@ -11,7 +11,8 @@ from torch import nn
 from tasks.core.bundle import Bundle, DatasetVersion, Lineage, Manifest, describe_variant
 from tasks.core.dataset import Dataset
 from tasks.core.encoded import Encoded, EncodedSplit
-from tasks.core.predictor import open_session
+from tasks.core.errors import MaasflowError
+from tasks.core.predictor import open_session, unanswered
 from tasks.core.recipe import Recipe
 from tasks.core.stages import StageResult
 from tasks.core.transforms import TensorSpec
@@ -86,7 +87,10 @@ def write_onnx(module: nn.Module, rows: EncodedSplit, path: Path) -> None:
 
 
 def largest_difference(module: nn.Module, rows: EncodedSplit, path: Path, batches: Sequence[int]) -> float:
-    """The largest absolute difference between torch's and ONNX Runtime's logits, each batch size on rows of its own."""
+    """The largest absolute difference between torch's and ONNX Runtime's logits, each batch size on rows of its own.
+
+    Raises MaasflowError where there is none to take, because either has no finite answer.
+    """
     session = open_session(path)
     worst, start = 0.0, 0
     for size in batches:
@@ -95,5 +99,10 @@ def largest_difference(module: nn.Module, rows: EncodedSplit, path: Path, batche
         with torch.inference_mode():
             expected = module(**{name: torch.from_numpy(array) for name, array in tensors.items()}).numpy()
         (found,) = session.run(["logits"], tensors)
+        if lost := unanswered(expected) or unanswered(found):
+            raise MaasflowError(
+                f"the model has no finite answer for {len(lost)} of the {size} test rows that it was compared on",
+                "look for extreme values in the data",
+            )
         worst = max(worst, float(np.abs(expected - found).max()))
     return worst

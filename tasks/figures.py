@@ -1,5 +1,6 @@
 """Plots as PNG files. Drawn without pyplot, which keeps global state and is slow to import."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tasks.training.loop import Epoch
 
 _BLUE, _ORANGE, _GREY = "#1f5fa8", "#d9730d", "#9a9a9a"
 _DOTS_PER_INCH = 110
+_LONGEST_LABEL = 24
 
 
 def draw_confusion(confusion: npt.NDArray[np.int64], labels: tuple[str, ...], path: Path) -> None:
@@ -21,8 +23,10 @@ def draw_confusion(confusion: npt.NDArray[np.int64], labels: tuple[str, ...], pa
     figure = Figure((size, size), dpi=_DOTS_PER_INCH, layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(labels)), labels, rotation=45 if max(map(len, labels)) > 3 else 0)
-    axes.set_yticks(range(len(labels)), labels)
+    shown = [label if len(label) <= _LONGEST_LABEL else f"{label[: _LONGEST_LABEL - 1]}…" for label in labels]
+    # A label is no formula, even if it has a $ in it.
+    axes.set_xticks(range(len(labels)), shown, rotation=45 if max(map(len, shown)) > 3 else 0, parse_math=False)
+    axes.set_yticks(range(len(labels)), shown, parse_math=False)
     axes.set(xlabel="predicted", ylabel="true", title="Test split: rows by true and predicted class")
     if len(labels) <= 30:
         for (row, column), count in np.ndenumerate(confusion):
@@ -71,4 +75,7 @@ def draw_curves(history: Sequence[Epoch], best: Epoch, metric: str, path: Path) 
 
 
 def _save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, format="png")
+    with warnings.catch_warnings():
+        # A label in a script that the font lacks is drawn as boxes, and all else is as it should be.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(path, format="png")

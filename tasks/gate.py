@@ -10,7 +10,7 @@ from tasks.core.dataset import Dataset
 from tasks.core.encoded import Encoded
 from tasks.core.errors import GateError, MaasflowError
 from tasks.core.metrics import Scored
-from tasks.core.predictor import Predictor, probabilities
+from tasks.core.predictor import Predictor, probabilities, unanswered
 from tasks.core.recipe import Recipe
 from tasks.core.splits import Split
 from tasks.core.stages import StageResult
@@ -64,14 +64,14 @@ def gate(
     bundle = Bundle.open(compressed / BUNDLE)
     manifest = bundle.manifest
     with np.load(compressed / LOGITS) as logits:
-        scored = Scored(probabilities(logits[manifest.chosen]), encoded.split("test").targets)
+        scored = Scored(probabilities(logits[manifest.chosen]), encoded.split("test").targets, recipe.evaluation.calibration_bins)
     evidence = Evidence(
         metric=recipe.evaluation.metric,
         chosen=manifest.variant(),
         fp32=manifest.variant("fp32"),
         parity=manifest.parity,
         scored=scored,
-        champion=measure_champion(*champion, dataset, Split.open(prepared, "test")) if champion else None,
+        champion=measure_champion(*champion, dataset, Split.open(prepared, "test"), scored.bins) if champion else None,
         resamples=recipe.evaluation.bootstrap,
         seed=recipe.training.seed,
     )
@@ -79,17 +79,19 @@ def gate(
     return GateResult(verdicts=tuple(gate.check(evidence) for gate in gates), champion=champion[0] if champion else None)
 
 
-def measure_champion(version: str, folder: Path, dataset: Dataset, test: Split) -> Champion:
+def measure_champion(version: str, folder: Path, dataset: Dataset, test: Split, bins: int = 15) -> Champion:
     """The champion's answers for the test rows, through its own transform."""
     try:
         predictor = Predictor(Bundle.open(folder))
+        columns = list(predictor.manifest.columns)
         if predictor.manifest.labels != dataset.class_names:
             return Champion(version, None, f"its labels are {', '.join(predictor.manifest.labels)}")
+        if lacking := [name for name in columns if name not in dataset.features]:
+            return Champion(version, None, f"it takes {', '.join(lacking)}, which the test rows do not have")
         transform = predictor.manifest.transform
-        chunks = test.chunks(list(predictor.manifest.columns))
-        found = [predictor.logits(transform.tensors(transform.encode(columns))) for columns in chunks]
-    except KeyError as error:
-        return Champion(version, None, f"it takes a column {error} that the test rows do not have")
+        logits = np.concatenate([predictor.logits(transform.tensors(transform.encode(chunk))) for chunk in test.chunks(columns, rows=256)])
     except MaasflowError as error:
         return Champion(version, None, error.what)
-    return Champion(version, Scored(probabilities(np.concatenate(found)), test.targets))
+    if lost := unanswered(logits):
+        return Champion(version, None, f"it has no finite answer for {len(lost)} of the test rows")
+    return Champion(version, Scored(probabilities(logits), test.targets, bins))

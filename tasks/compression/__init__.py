@@ -4,6 +4,8 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from tasks.core.catalog import Catalog
 from tasks.core.config import Config
 from tasks.core.encoded import EncodedSplit
@@ -20,8 +22,8 @@ class Compressor(Config):
 
 def calibration_batches(rows: EncodedSplit, count: int, size: int = 32) -> Iterator[Arrays]:
     """Input tensors of `count` rows spread evenly over the split, so that all of it is represented."""
-    chosen = range(0, len(rows), max(1, len(rows) // count))[:count]
-    return (rows.tensors(list(chosen[start : start + size])) for start in range(0, len(chosen), size))
+    chosen = np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64)
+    return (rows.tensors(chosen[start : start + size]) for start in range(0, len(chosen), size))
 
 
 COMPRESSORS: Catalog[Compressor] = Catalog(

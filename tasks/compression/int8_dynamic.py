@@ -14,5 +14,4 @@ class Int8Dynamic(Compressor):
     per_channel: bool = True
 
     def compress(self, source: Path, target: Path, calibration: EncodedSplit) -> None:  # noqa: ARG002 - dynamic
-
         quantize_dynamic(source, target, per_channel=self.per_channel, weight_type=QuantType.QInt8)

@@ -4,7 +4,7 @@ Written over row weights in numpy rather than with scikit-learn's functions, bec
 thousand times; a test holds them equal to scikit-learn's.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -39,7 +39,12 @@ class Scored:
     bins: int = 15
 
     def metrics(self, weights: Weights | None = None) -> dict[str, float]:
-        """accuracy, macro_f1, log_loss and calibration_error, each row counted with its weight."""
+        """accuracy, macro_f1, log_loss and calibration_error, each row counted with its weight.
+
+        Every one is NaN, which no limit lets pass, where a row has no finite probabilities.
+        """
+        if not self._answered:
+            return dict.fromkeys(("accuracy", "macro_f1", "log_loss", "calibration_error"), np.nan)
         w = np.ones(len(self.targets)) if weights is None else weights
         total = w.sum()
         return {
@@ -56,6 +61,10 @@ class Scored:
     @cached_property
     def correct(self) -> npt.NDArray[np.bool_]:
         return np.asarray(self.predicted == self.targets)
+
+    @cached_property
+    def _answered(self) -> bool:
+        return bool(np.isfinite(self.probabilities).all())
 
     @cached_property
     def _losses(self) -> Weights:
@@ -81,9 +90,9 @@ class Scored:
         return float(np.abs(np.bincount(place, w * gap, self.bins)).sum())
 
 
-def score(probabilities: Probabilities, targets: Targets) -> dict[str, float]:
+def score(probabilities: Probabilities, targets: Targets, bins: int = 15) -> dict[str, float]:
     """Every metric of one set of rows."""
-    return Scored(probabilities, targets).metrics()
+    return Scored(probabilities, targets, bins).metrics()
 
 
 def bootstrap(scored: Scored, resamples: int, seed: int = 0) -> dict[str, Interval]:
@@ -100,14 +109,22 @@ def bootstrap(scored: Scored, resamples: int, seed: int = 0) -> dict[str, Interv
 def paired_difference(new: Scored, old: Scored, metric: str, resamples: int, seed: int = 0) -> Interval:
     """How much better `new` is than `old` on the same rows (positive is better), with its paired bootstrap 95 % interval."""
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
-    difference: Callable[[Weights | None], float] = lambda w: sign * (new.metrics(w)[metric] - old.metrics(w)[metric])  # noqa: E731
+
+    def difference(weights: Weights | None) -> float:
+        return sign * (new.metrics(weights)[metric] - old.metrics(weights)[metric])
+
     low, high = np.percentile([difference(w) for w in _resamples(len(new.targets), resamples, seed)], [2.5, 97.5])
-    return Interval(value=difference(None), low=float(low), high=float(high))
+    return Interval(value=_exact(difference(None)), low=_exact(float(low)), high=_exact(float(high)))
 
 
 def drop(metric: str, new: float, old: float) -> float:
     """How much worse `new` is than `old`: positive is worse, whichever way the metric points."""
-    return new - old if metric in LOWER_IS_BETTER else old - new
+    return _exact(new - old if metric in LOWER_IS_BETTER else old - new)
+
+
+def _exact(difference: float) -> float:
+    """Without the last bits of a subtraction, by which 0.97 − 0.96 would be over a limit of 0.01."""
+    return round(difference, 12)
 
 
 def _resamples(rows: int, count: int, seed: int) -> Iterator[Weights]:

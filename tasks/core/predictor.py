@@ -40,7 +40,7 @@ class Predictor:
             return []
         transform = self.manifest.transform
         logits = self.logits(transform.tensors(transform.encode(transform.columns(instances))))
-        for row in np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist():
+        for row in unanswered(logits):
             raise InputError(f"item {row}: the model has no finite answer for it")
         rows = probabilities(logits)
         labels = self.manifest.labels
@@ -80,6 +80,12 @@ def open_session(path: Any, threads: int = 0) -> "ort.InferenceSession":
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise BundleError(f"ONNX Runtime cannot load {path}: {why}", "export the model again") from error
+
+
+def unanswered(logits: npt.NDArray[np.float32]) -> list[int]:
+    """Rows that the model has no finite answer for."""
+    rows: list[int] = np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist()
+    return rows
 
 
 def probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
