@@ -1,8 +1,9 @@
 """`flows/recipes/<name>.yaml`: what to run, as differences from these defaults."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from tasks.core.config import Config
 
@@ -48,7 +49,7 @@ class Training(Config):
     """The validation metric that decides which epoch's weights are kept."""
     checkpoint_steps: Count = 500
     """Optimizer steps between checkpoints; a killed run resumes from the newest."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
 class Evaluation(Config):
@@ -80,10 +81,17 @@ class Compression(Config):
     limits: Limits = Limits()
 
 
+def _model_name(name: str) -> str:
+    """It names folders, addresses and MLflow's model."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,79}", name):
+        raise ValueError("a model's name has small letters, digits, '.', '_' and '-' only, and at most 80")
+    return name
+
+
 class Release(Config):
     """What happens when all gates pass: `automatic` promotes at once, `review` leaves a challenger waiting."""
 
-    name: str | None = None
+    name: Annotated[str, AfterValidator(_model_name)] | None = None
     """The registered model's name; the recipe's name where not given."""
     approval: Literal["automatic", "review"] = "review"
 
