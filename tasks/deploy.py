@@ -8,17 +8,19 @@ import logging
 import shutil
 import sys
 import threading
+import time
+from collections.abc import Collection
 from pathlib import Path
 
 from filelock import FileLock
 
 from tasks.core.bundle import Bundle
 from tasks.core.config import Config
-from tasks.core.errors import MaasflowError
+from tasks.core.errors import BundleError, MaasflowError, explain
 from tasks.core.served import POINTER, pointed_at
 from tasks.core.stages import replace_folder, write_text
 from tasks.core.workspace import Workspace
-from tasks.tracking import Tracking
+from tasks.tracking import KEY, Tracking
 
 _KEPT = 2
 """Versions of a model that stay on disk: the served one, and the one before it, for a rollback without a download."""
@@ -26,61 +28,95 @@ _KEPT = 2
 _log = logging.getLogger("maasflow.deploy")
 
 
+_SECONDS_OF_REST = 60.0
+"""Between two tries to bring the same version, each of which may download it."""
+
+
 class DeployResult(Config):
-    """Champions by name with their versions, which of them changed, and why any could not be brought here."""
+    """The champions, which version of each is served, which changed, and why any could not be brought here."""
+
+    wanted: dict[str, str]
 
     served: dict[str, str]
     changed: tuple[str, ...]
     failed: dict[str, str]
 
 
-def deploy(tracking: Tracking, served: Path) -> DeployResult:
-    """Fetch and verify every champion that is not here yet, then point at it. A failure leaves that model as it was."""
+def deploy(tracking: Tracking, served: Path, resting: Collection[tuple[str, str]] = ()) -> DeployResult:
+    """Fetch and verify every champion that is not here yet, then point at it. A failure leaves that model as it was.
+
+    A (name, version) that is `resting` is passed over. Raises RegistryError where the registry cannot be asked.
+    """
     champions = tracking.champions()
     changed, failed = [], {}
     served.mkdir(parents=True, exist_ok=True)
     with FileLock(served / ".lock"):
         for name, version in champions.items():
-            if pointed_at(served / name) == version:
+            if pointed_at(served / name) == version or (name, version) in resting:
                 continue
             try:
                 _bring(tracking, name, version, served / name)
                 changed.append(name)
-            except MaasflowError as error:
-                failed[name] = error.what
-                _log.warning("%s version %s is not served: %s", name, version, error.what)
+            except (MaasflowError, OSError) as error:
+                known = explain(error)
+                failed[name] = known.what if known else str(error)
+                _log.warning("%s version %s is not served: %s", name, version, failed[name])
         for folder in served.iterdir():
             if folder.is_dir() and folder.name not in champions and (folder / POINTER).exists():
                 (folder / POINTER).unlink()
                 changed.append(folder.name)
-    return DeployResult(served={name: v for name, v in champions.items() if name not in failed}, changed=tuple(changed), failed=failed)
+    here = {name: current for name in champions if (current := pointed_at(served / name))}
+    return DeployResult(wanted=champions, served=here, changed=tuple(changed), failed=failed)
 
 
 def follow(tracking: Tracking, served: Path, stop: threading.Event, seconds: float = 2.0) -> None:
     """Deploy again and again, `seconds` apart. A registry that is away leaves everything as it is, and is told of once."""
     told = ""
+    resting: dict[tuple[str, str], float] = {}
     while not stop.is_set():
+        resting = {version: until for version, until in resting.items() if until > time.monotonic()}
         try:
-            deploy(tracking, served)
+            found = deploy(tracking, served, resting)
+            resting |= {(name, found.wanted[name]): time.monotonic() + _SECONDS_OF_REST for name in found.failed}
             told = ""
-        except MaasflowError as error:
-            if error.what != told:
-                _log.warning("%s", error.what)
-            told = error.what
+        except Exception as error:  # noqa: BLE001 - whatever it was, the server goes on with what it has, and the next look may do better
+            text = str(explain(error) or f"{type(error).__name__}: {error}")
+            if text != told:
+                _log.warning("%s", text)
+            told = text
         stop.wait(seconds)
 
 
 def _bring(tracking: Tracking, name: str, version: str, model: Path) -> None:
-    target, partial = model / version, model / f".{version}.partial"
-    if not target.is_dir():
-        shutil.rmtree(partial, ignore_errors=True)
-        bundle = tracking.fetch_bundle(name, version, partial)
-        Bundle.open(bundle)
-        replace_folder(bundle, target)
-        shutil.rmtree(partial, ignore_errors=True)
+    target = model / version
+    if not _is_whole(target):
+        _fetch(tracking, name, version, target)
     previous = pointed_at(model)
     write_text(model / POINTER, json.dumps({"version": version}))
     _prune(model, [version, *([previous] if previous else [])])
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        Bundle.open(folder)
+    except BundleError:
+        return False
+    return True
+
+
+def _fetch(tracking: Tracking, name: str, version: str, target: Path) -> None:
+    """Download a bundle, and put it in its place once it is verified."""
+    if KEY not in tracking.version(name, version).tags:
+        # Said before the download: on a registry that others use too, it may be of any size.
+        raise BundleError(f"{name} version {version} was not registered by maasflow")
+    partial = target.with_name(f".{version}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        bundle = tracking.fetch_bundle(name, version, partial)
+        Bundle.open(bundle)
+        replace_folder(bundle, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _prune(model: Path, recent: list[str]) -> None:

@@ -16,6 +16,8 @@ from tasks.export import BUNDLE
 from tasks.gate import GateResult
 from tasks.tracking import BUNDLE_PATH, CHALLENGER, Run
 
+_LONGEST = 5000
+"""Characters of a description in MLflow's tables."""
 _VERSIONS = ("maasflow", "torch", "onnxruntime-gpu", "onnxruntime", "onnx", "numpy")
 
 
@@ -60,11 +62,12 @@ def register(
             f"test_{metric}_fp32": f"{evaluation.metrics[metric].value:.4f}",
             "size_kb": f"{choice.bytes / 1e3:.1f} ({choice.size_ratio:.2f} of fp32)",
             "latency_ms": f"{choice.latency_ms:.3f}",
+            "machine": _machine(bundle),
             "gates": ", ".join(f"{verdict.gate} ok" for verdict in gates.verdicts) or "none",
             "compared_with": f"version {gates.champion}" if gates.champion else "no champion",
             "approval": recipe.release.approval,
         }
-        release = run.tracking.register(name, run.id, key, tags, f"{recipe.description}\n\n{gates.table()}".strip())
+        release = run.tracking.register(name, run.id, key, tags, f"{recipe.description}\n\n{gates.table()}".strip()[:_LONGEST])
     run.tracking.set_alias(name, CHALLENGER, release.version)
     shutil.rmtree(out)
     return RegisterResult(name=name, version=release.version, run=release.run)
@@ -85,6 +88,12 @@ def _finish(recipe: Recipe, run: Run, commit: Commit, compressed: Path, out: Pat
         versions=_versions(),
     )
     return Bundle(folder, source.manifest.replace(recipe=recipe.model_dump(mode="json"), lineage=lineage)).write()
+
+
+def _machine(bundle: Bundle) -> str:
+    """Where the variant was measured."""
+    found = bundle.manifest.variant().measurements
+    return f"{found.machine.processor}, {found.machine.cores} cores" if found else "not measured"
 
 
 def _versions() -> dict[str, str]:

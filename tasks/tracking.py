@@ -7,7 +7,6 @@ MLFLOW_REGISTRY_URI) name a server instead.
 import json
 import logging
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,10 +20,11 @@ from mlflow.entities import Dataset as RunDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from requests.exceptions import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.core.bundle import DatasetVersion
-from tasks.core.errors import RegistryError
+from tasks.core.errors import RegistryError, explain
 from tasks.core.workspace import Workspace
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -79,10 +79,17 @@ class Tracking:
         """Tell a store that cannot be reached, or refuses, as a RegistryError."""
         try:
             yield
-        except (MlflowException, SQLAlchemyError, ConnectionError) as error:
+        except (MlflowException, SQLAlchemyError, RequestException, ConnectionError) as error:
+            if known := explain(error):
+                raise known from error
             reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            hint = f"look at {self.folder}" if self.embedded else "start the server, or unset MLFLOW_TRACKING_URI to use the embedded store"
-            raise RegistryError(f"MLflow at {self.uri} did not do what was asked: {reason[:300]}", hint) from error
+            raise RegistryError(f"MLflow at {self.uri} did not do what was asked: {reason[:300]}", self._advice) from error
+
+    @property
+    def _advice(self) -> str:
+        if self.embedded:
+            return f"look at {self.folder}, where the embedded store is; moved away, a new one is made"
+        return "start the server or see its log, or unset MLFLOW_TRACKING_URI to use the embedded store"
 
     def run(self, experiment: str, name: str, key: str) -> "Run":
         """The run for this content, which is the one that a killed forerunner began, if any."""
@@ -109,12 +116,12 @@ class Tracking:
 
     def aliased(self, name: str, alias: str) -> Release | None:
         """The version that bears the alias, or None."""
-        try:
-            return _release(self.client.get_model_version_by_alias(name, alias))
-        except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
-            with self.reachable():
+        with self.reachable():
+            try:
+                return _release(self.client.get_model_version_by_alias(name, alias))
+            except MlflowException as error:
+                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    return None
                 raise
 
     def champions(self) -> dict[str, str]:
@@ -156,11 +163,18 @@ class Tracking:
                 self.client.set_model_version_tag(name, version, key, value)
 
     def fetch_bundle(self, name: str, version: str, folder: Path) -> Path:
-        """Download a version's bundle into the folder; where in it the bundle lies."""
+        """Download a version's bundle into the folder; where in it the bundle lies. Raises RegistryError where it is not there."""
         folder.mkdir(parents=True, exist_ok=True)
         with self.reachable():
             uri = self.client.get_model_version_download_uri(name, version)
-            return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=self.uri))
+            try:
+                return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=self.uri))
+            except OSError as error:
+                if isinstance(error, RequestException) or explain(error):
+                    raise
+                raise RegistryError(
+                    f"the files of {name} version {version} are not in MLflow's artifact store: {error}", "register the model again"
+                ) from error
 
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
@@ -195,8 +209,13 @@ class Run:
 
     def figures(self, values: Mapping[str, float]) -> None:
         """Metrics that have no step."""
-        now = time.time()
-        self.metrics((name, value, 0, now) for name, value in values.items())
+        self.metrics((name, value, 0, self._began) for name, value in values.items())
+
+    @cached_property
+    def _began(self) -> float:
+        """Unix time in seconds. MLflow keeps a value once for each time, so what has none of its own takes this one."""
+        with self.tracking.reachable():
+            return float(self.tracking.client.get_run(self.id).info.start_time / 1000)
 
     def params(self, values: Mapping[str, Any]) -> None:
         with self.tracking.reachable():
