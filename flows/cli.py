@@ -77,8 +77,8 @@ def promote(name: str, version: str) -> None:
 @cli.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=".")
 def init(folder: Path) -> None:
-    """Make FOLDER a workspace: data/, recipes/, and DVC's files."""
-    from tasks.versioning import init as init_workspace
+    """Make FOLDER a workspace: DVC's files, and data/ with the datasets of the shipped recipes."""
+    from flows.data import init_workspace
 
     init_workspace(folder)
     click.echo(f"{folder} is a workspace: put a dataset into data/NAME.yaml and a recipe into recipes/NAME.yaml, then maasflow run NAME")
@@ -93,7 +93,7 @@ def data() -> None:
 @click.argument("name")
 def data_version(name: str) -> None:
     """Print the digest of dataset NAME, which runs and releases record."""
-    from flows.datasets import version_digest
+    from flows.data import version_digest
 
     click.echo(version_digest(name))
 
@@ -103,7 +103,7 @@ def data_version(name: str) -> None:
 @click.option("--force", is_flag=True, help="Fetch, validate and prepare again.")
 def data_build(name: str, force: bool) -> None:
     """Fetch, validate and prepare dataset NAME; print its digest."""
-    from flows.datasets import build_dataset
+    from flows.data import build_dataset
 
     click.echo(build_dataset(name, force=force))
 

@@ -112,7 +112,12 @@ class Tracking:
     def version(self, name: str, version: str | int) -> Release:
         """Raises RegistryError where there is no such version."""
         with self.reachable():
-            return _release(self.client.get_model_version(name, str(version)))
+            try:
+                return _release(self.client.get_model_version(name, str(version)))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+        raise RegistryError(f"the registry has no version {version} of a model '{name}'", "see what it has: maasflow ui")
 
     def aliased(self, name: str, alias: str) -> Release | None:
         """The version that bears the alias, or None."""

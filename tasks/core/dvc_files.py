@@ -63,7 +63,7 @@ _WITHOUT_GIT: Final = """\
 
 
 def init(root: Path) -> None:
-    """Make the folder a workspace. What is there already stays as it is."""
+    """Make the folder a DVC workspace. What is there already stays as it is."""
     (root / "data").mkdir(parents=True, exist_ok=True)
     files = {"dvc.yaml": PIPELINE, ".dvc/config": _CONFIG, ".dvc/.gitignore": "/cache\n/tmp\n/config.local\n"}
     if not any((folder / ".git").exists() for folder in (root.resolve(), *root.resolve().parents)):
