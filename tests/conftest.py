@@ -6,13 +6,16 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 from hypothesis.configuration import set_hypothesis_home_dir
 
 from tasks.core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tests.tiny import Stages
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -83,3 +86,11 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         pytest.skip(f"needs a small disk, and may not mount one: {done.stderr.strip()}")
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture(scope="session")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> "Stages":
+    """The small problem of `tests.tiny` after compression. Nobody may change its folders."""
+    from tests.tiny import Stages  # noqa: PLC0415 - the server's tests need no torch
+
+    return Stages.run(tmp_path_factory.mktemp("stages"))
