@@ -1,7 +1,6 @@
 """Checkpoints: everything that the rest of a training run depends on, in one safetensors file."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,8 +67,6 @@ def save_weights(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     """Write a safetensors file whole or not at all."""
     partial = path.with_suffix(".partial")
     save_file({name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}, partial, metadata)
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
     partial.replace(path)
 
 

@@ -20,7 +20,7 @@ from tasks.core.metrics import score
 from tasks.core.predictor import probabilities, unanswered
 from tasks.core.recipe import LOWER_IS_BETTER, Training
 from tasks.training.checkpoint import Checkpoint, save_weights
-from tasks.training.device import accelerator
+from tasks.training.device import accelerator, fitting_threads
 from tasks.training.optimizer import learning_rate_factor, make_optimizer
 from tasks.training.progress import Progress
 
@@ -86,7 +86,8 @@ class Loop:
         """Train to the end; every epoch's figures, also of those that an earlier run finished."""
         found = self.checkpoint.load(self.accelerator.unwrap_model(self.module), self.optimizer, self.accelerator.scaler)
         state = _State(**(found or {}))
-        with Progress(self.steps, state.step) as progress:
+        one_batch = self._tensors(self.train_split, slice(0, self.training.batch_size))[0]
+        with fitting_threads(self.module, one_batch), Progress(self.steps, state.step) as progress:
             while state.epoch < self.training.epochs and not self._stopped(state):
                 self._train_epoch(state, progress)
                 epoch = self._finish_epoch(state)
