@@ -9,6 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas import State
 from prefect.states import Completed
 
+from flows.ahead import take_up
 from flows.job import Job
 from tasks import versioning
 from tasks.compress import CompressResult
@@ -90,7 +91,8 @@ def data(job: Job) -> DatasetVersion:
     """Ask DVC for the dataset; a failed validation goes to MLflow before it stops the run."""
     with job.timed("data") as figure:
         try:
-            version = versioning.build(job.workspace, job.recipe.dataset, force=job.force, log=_log.info)
+            build = take_up() or versioning.begin(job.workspace, job.recipe.dataset, force=job.force, log=_log.info)
+            version = build.result(_log.info)
         except DataError:
             _log_failed_validation(job)
             raise

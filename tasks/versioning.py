@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,21 +48,74 @@ _LEAST_BYTES: Final = 1 << 20
 """With less space than this on the disk, a failure of DVC is taken for that."""
 
 
-def build(workspace: Workspace, name: str, *, force: bool = False, log: Log = lambda _: None) -> DatasetVersion:
-    """Fetch, validate and prepare what is not current; the version. `log` gets the stages' lines.
+@dataclass(frozen=True)
+class Build:
+    """A dataset that DVC is building. It goes on by itself; `result` waits for its end."""
 
-    Raises the stage's own error: ConfigError, SourceError, DataError with the table of a failed validation.
-    """
+    workspace: Workspace
+    name: str
+    process: subprocess.Popen[str]
+    failure: Path
+    """Where a stage leaves its error."""
+    errors: Path
+    """DVC's standard error."""
+
+    def result(self, log: Log = lambda _: None) -> DatasetVersion:
+        """The version, once DVC has ended. `log` gets the stages' lines.
+
+        Raises the stage's own error: ConfigError, SourceError, DataError with the table of a failed validation.
+        """
+        try:
+            for line in self.process.stdout or ():
+                log(line.rstrip())
+            code = self.process.wait()
+        except BaseException:
+            self.stop()
+            raise
+        finally:
+            if self.process.stdout:
+                self.process.stdout.close()
+        try:
+            if code:
+                raise read_failure(self.failure) or _failure_of_dvc(self.errors, code)
+        finally:
+            self.failure.unlink(missing_ok=True)
+            self.errors.unlink(missing_ok=True)
+        found = version(self.workspace, self.name)
+        if found is None or not found.rows:
+            raise MaasflowError(f"DVC ended well but there is no prepared data of '{self.name}'", "run again with --force")
+        return found
+
+    def stop(self) -> None:
+        """Interrupt the stage that DVC runs, and wait for both; nothing where DVC has ended."""
+        import psutil  # type: ignore[import-untyped]  # noqa: PLC0415 - comes with DVC
+
+        try:
+            self.process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            for child in psutil.Process(self.process.pid).children(recursive=True):
+                child.send_signal(signal.SIGINT)
+            self.process.wait()
+
+
+def begin(workspace: Workspace, name: str, *, force: bool = False, log: Log = lambda _: None) -> Build:
+    """Begin to fetch, validate and prepare what is not current. Raises ConfigError."""
     _depends_on(workspace, name, FileDigests(_memory(workspace)))
     init(workspace.root)
     with _alone(workspace, log) as lock:
         _write_datasets(workspace)
         _forget_dead_holders(workspace)
-        _dvc(workspace, ["repro", "--quiet", *(["--force"] if force else []), f"prepare@{_key(name)}"], lock, log)
-    found = version(workspace, name)
-    if found is None or not found.rows:
-        raise MaasflowError(f"DVC ended well but there is no prepared data of '{name}'", "run again with --force")
-    return found
+        failure, errors = (workspace.state / f"{what}-{os.getpid()}-{name}" for what in ("failure", "dvc-stderr"))
+        failure.unlink(missing_ok=True)
+        with errors.open("wb") as stderr:
+            arguments = ["repro", "--quiet", *(["--force"] if force else []), f"prepare@{_key(name)}"]
+            process = _start(workspace, arguments, lock, stderr=stderr, failure=failure)
+    return Build(workspace, name, process, failure, errors)
+
+
+def build(workspace: Workspace, name: str, *, force: bool = False, log: Log = lambda _: None) -> DatasetVersion:
+    """Fetch, validate and prepare what is not current; the version. Raises as `begin` and `Build.result` do."""
+    return begin(workspace, name, force=force, log=log).result(log)
 
 
 def version(workspace: Workspace, name: str) -> DatasetVersion | None:
@@ -170,28 +224,12 @@ def _forget_dead_holders(workspace: Workspace) -> None:
 
 
 def _is_dvc(process: int) -> bool:
-    import psutil  # type: ignore[import-untyped]  # noqa: PLC0415 - comes with DVC
+    import psutil  # noqa: PLC0415 - comes with DVC
 
     try:
         return any("dvc" in part for part in psutil.Process(process).cmdline())
     except psutil.Error:
         return False
-
-
-def _dvc(workspace: Workspace, arguments: list[str], lock: int | None, log: Log) -> None:
-    """Run DVC to its end. Raises what a stage left as its failure, or else what DVC says."""
-    failure, errors = workspace.state / "stage-failure.json", workspace.state / "dvc-stderr.txt"
-    failure.unlink(missing_ok=True)
-    with errors.open("w+b") as stderr, _start(workspace, arguments, lock, stderr=stderr, failure=failure) as process:
-        try:
-            for line in process.stdout or ():
-                log(line.rstrip())
-            code = process.wait()
-        except BaseException:
-            _stop(process)
-            raise
-    if code:
-        raise read_failure(failure) or _failure_of_dvc(errors, code)
 
 
 def _start(
@@ -217,18 +255,6 @@ def _start(
         text=True,
         pass_fds=() if lock is None else (lock,),
     )
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    """Interrupt the stage that DVC runs, and wait for both."""
-    import psutil  # noqa: PLC0415 - comes with DVC
-
-    try:
-        process.wait(_PATIENCE)
-    except subprocess.TimeoutExpired:
-        for child in psutil.Process(process.pid).children(recursive=True):
-            child.send_signal(signal.SIGINT)
-        process.wait()
 
 
 def _failure_of_dvc(stderr: Path, code: int) -> BaseException:
