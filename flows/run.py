@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from flows.ahead import data_begun
 from flows.job import Job
-from flows.server import prefect_server, wait_for_server
+from flows.server import prefect_server
 from flows.summary import Summary
 from tasks.core.errors import RegistryError
 
@@ -15,13 +15,13 @@ def run_recipe(recipe: str, settings: tuple[str, ...] = (), *, force: bool = Fal
     summary = None if force else find_finished(job)
     if summary:
         return summary.as_cached()
-    with prefect_server(job.workspace), data_begun(job):
+    with prefect_server(job.workspace) as server, data_begun(job):
         from flows.check import check
         from flows.training import training
 
         check(job.recipe)
-        wait_for_server()
-        return training(recipe, list(settings), force=force, workspace=job.workspace.root)
+        with server.answering():
+            return training(recipe, list(settings), force=force, workspace=job.workspace.root)
 
 
 def find_finished(job: Job) -> Summary | None:

@@ -14,6 +14,7 @@ import threading
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.core.errors import MaasflowError
@@ -22,20 +23,43 @@ from tasks.core.workspace import Workspace
 _START_SECONDS = 120.0
 
 
-@contextmanager
-def prefect_server(workspace: Workspace) -> Iterator[None]:
-    """Point Prefect at a server for the block: the configured one, or one started here, which ends with this process.
+@dataclass(frozen=True)
+class Server:
+    """Prefect's API at `url`, or where Prefect is configured to look for it."""
 
-    Returns at once; `wait_for_server` waits until it answers.
-    """
-    home = workspace.state / "prefect"
-    if configured_api() or os.environ.get("PREFECT_API_URL"):
-        yield
+    url: str | None
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Wait until the API answers, and let Prefect use it for the block. Raises MaasflowError where it does not answer."""
+        import httpx
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        url = self.url or PREFECT_API_URL.value()
+        try:
+            # Ours listens already: the one request waits until the server takes it.
+            httpx.get(f"{url}/health", timeout=_START_SECONDS).raise_for_status()
+        except httpx.HTTPError as error:
+            raise MaasflowError(
+                f"Prefect's server at {url} does not answer: {type(error).__name__}",
+                "look at .maasflow/prefect/server.log"
+                if self.url
+                else "start it, or unset PREFECT_API_URL to run with a server of maasflow's own",
+            ) from error
+        with temporary_settings({PREFECT_API_URL: url}):
+            yield
+
+
+@contextmanager
+def prefect_server(workspace: Workspace) -> Iterator[Server]:
+    """The configured server, or one that is started here and ends with this process. It is starting when the block begins."""
+    if os.environ.get("PREFECT_API_URL") or configured_api():
+        yield Server(None)
         return
+    home = workspace.state / "prefect"
     home.mkdir(parents=True, exist_ok=True)
+    os.environ["PREFECT_HOME"] = str(home)
     listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    environment = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
     with (home / "server.log").open("wb") as log:
         server = subprocess.Popen(
             [sys.executable, "-m", "flows.server", str(listener.fileno())],
@@ -43,40 +67,21 @@ def prefect_server(workspace: Workspace) -> Iterator[None]:
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
-            env=environment,
             pass_fds=[listener.fileno()],
             # A Ctrl-C is for the run, which tells the server how it ended.
             start_new_session=True,
         )
-    listener.close()
-    os.environ["PREFECT_HOME"] = str(home)
-    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
+    with listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
     try:
-        yield
+        yield Server(url)
     finally:
-        del os.environ["PREFECT_API_URL"]
         server.terminate()
         try:
             server.communicate(timeout=5)
         except subprocess.TimeoutExpired:
             server.kill()
             server.communicate()
-
-
-def wait_for_server() -> None:
-    """Wait until Prefect's API answers. Raises MaasflowError where it does not."""
-    import httpx
-    from prefect.settings import PREFECT_API_URL
-
-    url = PREFECT_API_URL.value()
-    try:
-        # The socket listens already: the one request waits until the server takes it.
-        httpx.get(f"{url}/health", timeout=_START_SECONDS).raise_for_status()
-    except httpx.HTTPError as error:
-        raise MaasflowError(
-            f"Prefect's server at {url} does not answer: {type(error).__name__}",
-            "start it, or unset PREFECT_API_URL to run with a server of maasflow's own (its log is .maasflow/prefect/server.log)",
-        ) from error
 
 
 def configured_api() -> str | None:
