@@ -28,7 +28,8 @@ def vector(loop: Loop) -> torch.Tensor:
 
 
 def first_layer(loop: Loop) -> torch.Tensor:
-    return next(loop.module.parameters()).detach()
+    weights: torch.Tensor = next(loop.module.parameters())
+    return weights.detach()
 
 
 def answers(loop: Loop) -> np.ndarray[Any, np.dtype[np.float64]]:

@@ -1,0 +1,87 @@
+"""Export: the bundle holds the trained model, and parity would tell if it did not."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from tasks.core.bundle import Bundle
+from tasks.core.errors import MaasflowError
+from tasks.export import BUNDLE, PARITY_BATCHES, largest_difference
+from tasks.train import load
+from tests.tiny import LABELS, TABLE, VERSION, Stages
+
+
+def bundle(stages: Stages) -> Bundle:
+    return Bundle.open(stages.folder("exported") / BUNDLE)
+
+
+def tampered(stages: Stages, path: Path, value: float) -> float:
+    """The parity of a file whose first weight is `value`."""
+    model = onnx.load(bundle(stages).file())
+    weights = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 2)
+    values = numpy_helper.to_array(weights).copy()
+    values.flat[0] = value
+    weights.CopyFrom(numpy_helper.from_array(values, weights.name))
+    onnx.save(model, path)
+    module = load(stages.recipe, stages.encoded, len(LABELS), stages.folder("trained"))
+    return largest_difference(module, stages.encoded.split("test"), path, PARITY_BATCHES)
+
+
+def test_parity_is_small_and_written_down(stages: Stages) -> None:
+    assert 0 <= stages.export.parity < 1e-4
+    assert bundle(stages).manifest.parity == stages.export.parity
+
+
+def test_a_changed_weight_shows_in_the_parity(stages: Stages, tmp_path: Path) -> None:
+    assert tampered(stages, tmp_path / "tampered.onnx", 50.0) > 1
+
+
+def test_a_model_without_answers_has_no_parity(stages: Stages, tmp_path: Path) -> None:
+    with pytest.raises(MaasflowError, match="no finite answer for 1 of the 1 test rows"):
+        tampered(stages, tmp_path / "tampered.onnx", np.nan)
+
+
+def test_the_manifest_says_what_a_client_and_a_reviewer_need(stages: Stages) -> None:
+    manifest = bundle(stages).manifest
+    assert manifest.columns == TABLE.features
+    assert manifest.labels == LABELS
+    assert manifest.inputs == stages.encoded.transform.inputs
+    assert [(spec.name, spec.shape) for spec in manifest.outputs] == [("logits", (3,))]
+    assert manifest.transform == stages.encoded.transform
+    assert manifest.chosen == "fp32"
+    assert manifest.recipe == json.loads(stages.recipe.model_dump_json())
+    assert manifest.lineage.dataset == VERSION
+    assert manifest.threads == stages.recipe.serving.threads
+
+
+def test_the_bundle_is_its_manifest_and_one_file(stages: Stages) -> None:
+    folder = bundle(stages).folder
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == ["bundle.json", "variants/fp32.onnx"]
+    assert bundle(stages).file().stat().st_size == stages.export.bytes
+
+
+def test_the_graph_is_valid_onnx_with_a_batch_of_any_size(stages: Stages) -> None:
+    model = onnx.load(bundle(stages).file())
+    onnx.checker.check_model(model, full_check=True)
+    for value in (*model.graph.input, *model.graph.output):
+        assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+def test_more_rows_are_compared_than_the_test_split_has(stages: Stages) -> None:
+    module = load(stages.recipe, stages.encoded, len(LABELS), stages.folder("trained"))
+    test = stages.encoded.split("test")
+    assert largest_difference(module, test, bundle(stages).file(), (len(test) * 2 + 1,)) < 1e-4
+
+
+def test_the_weights_in_the_file_are_the_trained_ones(stages: Stages) -> None:
+    module = load(stages.recipe, stages.encoded, len(LABELS), stages.folder("trained"))
+    weights = {tuple(value.shape): value.detach().numpy() for value in module.parameters()}
+    for tensor in onnx.load(bundle(stages).file()).graph.initializer:
+        found = numpy_helper.to_array(tensor)
+        expected = weights.get(found.shape, weights.get(found.T.shape))
+        assert expected is not None
+        assert np.array_equal(found, expected) or np.array_equal(found.T, expected)
