@@ -1,0 +1,136 @@
+"""Compress: what was measured, and which variant is chosen."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks.compress import LOGITS, Candidate, choose, compress
+from tasks.core.bundle import Bundle
+from tasks.core.errors import ConfigError, MaasflowError
+from tasks.core.machine import this_machine
+from tasks.core.metrics import score
+from tasks.core.predictor import probabilities
+from tasks.export import BUNDLE
+from tests.tiny import Stages, recipe
+
+
+def bundle(stages: Stages) -> Bundle:
+    return Bundle.open(stages.folder("compressed") / BUNDLE)
+
+
+def candidate(name: str, **figures: Any) -> Candidate:
+    plain: dict[str, Any] = {
+        "bytes": 100,
+        "size_ratio": 1.0,
+        "latency_ms": 1.0,
+        "rows_per_second": 1000.0,
+        "validation_drop": 0.0,
+        "test": 0.9,
+        "agreement": 1.0,
+        "misses": (),
+    }
+    return Candidate(name=name, **plain | figures)
+
+
+def test_every_variant_is_in_the_bundle_measured_and_whole(stages: Stages) -> None:
+    manifest = bundle(stages).manifest
+    assert [variant.name for variant in manifest.variants] == ["fp32", "int8_dynamic", "int8_static"]
+    assert manifest.chosen == stages.compression.chosen
+    for variant in manifest.variants:
+        found = variant.measurements
+        assert found is not None
+        assert found.machine == this_machine()
+        assert set(found.metrics) == {"validation", "test"}
+        assert set(found.latency_ms) == {"1", "32"}
+        assert all(0 < latency.p50 <= latency.p99 for latency in found.latency_ms.values())
+
+
+def test_the_metrics_are_those_of_the_kept_logits(stages: Stages) -> None:
+    targets = stages.encoded.split("test").targets
+    with np.load(stages.folder("compressed") / LOGITS) as logits:
+        assert list(logits) == ["fp32", "int8_dynamic", "int8_static"]
+        for variant in bundle(stages).manifest.variants:
+            assert variant.measurements
+            assert variant.measurements.metrics["test"] == score(probabilities(logits[variant.name]), targets)
+            agreement = (logits[variant.name].argmax(axis=1) == logits["fp32"].argmax(axis=1)).mean()
+            assert variant.measurements.agreement == agreement
+
+
+def test_fp32_is_beside_itself_the_same(stages: Stages) -> None:
+    fp32 = stages.compression.candidates[0]
+    assert (fp32.name, fp32.size_ratio, fp32.validation_drop, fp32.agreement, fp32.misses) == ("fp32", 1.0, 0.0, 1.0, ())
+
+
+def test_the_figure_tells_the_choice(stages: Stages) -> None:
+    choice = stages.compression.choice
+    assert stages.compression.figure.startswith(f"chose {choice.name}: {choice.size_ratio:.2f} × fp32's size, ")
+
+
+def test_the_exported_bundle_stays_as_it_was(stages: Stages) -> None:
+    exported = Bundle.open(stages.folder("exported") / BUNDLE)
+    assert [variant.name for variant in exported.manifest.variants] == ["fp32"]
+    assert exported.manifest.variant().measurements is None
+
+
+def run(stages: Stages, out: Path, **compression: Any) -> Bundle:
+    out.mkdir()
+    compress(recipe(compression=compression), stages.encoded, stages.folder("exported"), out)
+    return Bundle.open(out / BUNDLE)
+
+
+def test_without_compressors_fp32_ships(stages: Stages, tmp_path: Path) -> None:
+    found = run(stages, tmp_path / "out", compressors=[])
+    assert found.manifest.chosen == "fp32"
+    assert [path.name for path in (found.folder / "variants").iterdir()] == ["fp32.onnx"]
+
+
+def test_one_kind_may_be_used_twice(stages: Stages, tmp_path: Path) -> None:
+    kinds = [{"kind": "int8_dynamic"}, {"kind": "int8_dynamic", "per_channel": False}]
+    found = run(stages, tmp_path / "out", compressors=kinds)
+    assert [variant.name for variant in found.manifest.variants] == ["fp32", "int8_dynamic", "int8_dynamic-2"]
+    assert found.manifest.variant("int8_dynamic").sha256 != found.manifest.variant("int8_dynamic-2").sha256
+
+
+def test_an_unknown_compressor_is_told_with_its_place(stages: Stages, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^compression\.compressors\.0\.kind: unknown compressor 'int8_dynamik'; did you mean"):
+        run(stages, tmp_path / "out", compressors=[{"kind": "int8_dynamik"}])
+
+
+def test_a_limit_that_nothing_keeps_stops_the_run(stages: Stages, tmp_path: Path) -> None:
+    with pytest.raises(MaasflowError, match=r"misses: median ms for one row [\d.e-]+ is over 1e-09"):
+        run(stages, tmp_path / "out", limits={"latency_ms": 1e-9})
+    assert not (tmp_path / "out" / BUNDLE / "bundle.json").exists()
+
+
+def test_a_size_limit_leaves_fp32_out(stages: Stages, tmp_path: Path) -> None:
+    wide = Stages.run(tmp_path / "wide", model={"hidden": [256]}, compression={"limits": {"size_ratio": 0.9, "metric_drop": 1.0}})
+    fp32 = wide.compression.candidates[0]
+    assert fp32.misses == ("size beside fp32 1 is over 0.9",)
+    assert wide.compression.chosen != "fp32"
+
+
+SMALL = candidate("small", bytes=10, latency_ms=3.0, rows_per_second=100.0)
+QUICK = candidate("quick", bytes=50, latency_ms=0.5, rows_per_second=900.0)
+WIDE = candidate("wide", bytes=90, latency_ms=2.0, rows_per_second=5000.0)
+
+
+@pytest.mark.parametrize(("objective", "chosen"), [("size", "small"), ("latency", "quick"), ("throughput", "wide")])
+def test_the_objective_decides_among_those_within_the_limits(objective: str, chosen: str) -> None:
+    best_of_all = candidate("over", bytes=1, latency_ms=0.1, rows_per_second=1e6, misses=("validation accuracy drop 0.5 is over 0.01",))
+    assert choose(recipe(compression={"objective": objective}), (best_of_all, SMALL, QUICK, WIDE)) == chosen
+
+
+@pytest.mark.parametrize("objective", ["size", "latency", "throughput"])
+def test_between_equals_the_first_is_chosen(objective: str) -> None:
+    assert choose(recipe(compression={"objective": objective}), (candidate("fp32"), candidate("other"))) == "fp32"
+
+
+def test_where_none_is_within_the_limits_the_nearest_is_named_with_what_it_misses() -> None:
+    far = candidate("far", misses=("size beside fp32 1 is over 0.5", "validation accuracy drop 0.2 is over 0.01"))
+    near = candidate("near", misses=("median ms for one row 7 is over 5",))
+    with pytest.raises(MaasflowError) as caught:
+        choose(recipe(), (far, near))
+    assert caught.value.what.endswith("the nearest is near, which misses: median ms for one row 7 is over 5")
+    assert caught.value.do == "widen the limit in the recipe, or add a compressor"
