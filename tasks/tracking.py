@@ -7,6 +7,7 @@ MLFLOW_REGISTRY_URI) name a server instead.
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from mlflow.entities import Dataset as RunDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 from requests.exceptions import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -82,14 +84,13 @@ class Tracking:
         except (MlflowException, SQLAlchemyError, RequestException, ConnectionError) as error:
             if known := explain(error):
                 raise known from error
-            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise RegistryError(f"MLflow at {self.uri} did not do what was asked: {reason[:300]}", self._advice) from error
+            raise RegistryError(f"MLflow at {self.uri} did not do what was asked: {_reason(error)}", self._advice) from error
 
     @property
     def _advice(self) -> str:
         if self.embedded:
             return f"look at {self.folder}, where the embedded store is; moved away, a new one is made"
-        return "start the server or see its log, or unset MLFLOW_TRACKING_URI to use the embedded store"
+        return "start the server, see its log, or correct MLFLOW_TRACKING_URI; without that variable the embedded store is used"
 
     def run(self, experiment: str, name: str, key: str) -> "Run":
         """The run for this content, which is the one that a killed forerunner began, if any."""
@@ -172,14 +173,10 @@ class Tracking:
         folder.mkdir(parents=True, exist_ok=True)
         with self.reachable():
             uri = self.client.get_model_version_download_uri(name, version)
-            try:
-                return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=self.uri))
-            except OSError as error:
-                if isinstance(error, RequestException) or explain(error):
-                    raise
-                raise RegistryError(
-                    f"the files of {name} version {version} are not in MLflow's artifact store: {error}", "register the model again"
-                ) from error
+            if uri.startswith("runs:"):
+                # Through the run's own address MLflow hides why a download failed.
+                uri = RunsArtifactRepository.get_underlying_uri(uri, self.uri)
+            return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=self.uri))
 
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
@@ -270,6 +267,13 @@ class Run:
 def tracking_uri(workspace: Workspace) -> str:
     """MLFLOW_TRACKING_URI, or the workspace's embedded store."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{workspace.mlruns / 'mlflow.db'}"
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what it says or, where urllib3 wrapped that in its own words, of the cause."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    cause = re.search(r"""Caused by \w+\(["'](?:.*?\): )?(.+?)["'],?\)""", text)
+    return (cause[1] if cause else text)[:300]
 
 
 def _release(version: ModelVersion) -> Release:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from hypothesis.configuration import set_hypothesis_home_dir
 from tasks.core.workspace import Workspace
 
 if TYPE_CHECKING:
+    from tasks.tracking import Tracking
     from tests.tiny import Stages
 
 REPOSITORY = Path(__file__).parents[1]
@@ -94,3 +96,25 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> "Stages":
     from tests.tiny import Stages  # noqa: PLC0415 - the server's tests need no torch
 
     return Stages.run(tmp_path_factory.mktemp("stages"))
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database of an MLflow store with nothing in it, which takes seconds to make."""
+    from tasks.tracking import Tracking  # noqa: PLC0415 - the server's tests need no MLflow
+
+    folder = tmp_path_factory.mktemp("store")
+    assert Tracking(f"sqlite:///{folder / 'mlflow.db'}", folder).champions() == {}
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def tracking(workspace: Workspace, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> "Tracking":
+    """The workspace's embedded MLflow store, with nothing in it."""
+    from tasks.tracking import Tracking  # noqa: PLC0415
+
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        monkeypatch.delenv(name)
+    workspace.mlruns.mkdir()
+    shutil.copyfile(empty_store, workspace.mlruns / "mlflow.db")
+    return Tracking.of(workspace)

@@ -1,0 +1,97 @@
+"""Releases of the small problem in a real MLflow store, and real and unreal servers over one."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+
+from tasks.core.bundle import Bundle
+from tasks.export import BUNDLE
+from tasks.tracking import BUNDLE_PATH, CHAMPION, Release, Tracking
+from tests.tiny import Stages
+
+
+def add_release(tracking: Tracking, stages: Stages, name: str = "points", key: str = "k") -> Release:
+    """A version that holds the stages' bundle, of a run of its own."""
+    run = tracking.run(name, name, key)
+    run.artifacts(stages.folder("compressed") / BUNDLE, BUNDLE_PATH)
+    run.end()
+    return tracking.register(name, run.id, key, {}, "")
+
+
+def add_champion(tracking: Tracking, stages: Stages, name: str = "points", key: str = "k") -> Release:
+    release = add_release(tracking, stages, name, key)
+    tracking.set_alias(name, CHAMPION, release.version)
+    return release
+
+
+def stored(tracking: Tracking, release: Release) -> Path:
+    """Where the embedded store keeps the version's bundle."""
+    return Path(tracking.client.get_run(release.run).info.artifact_uri) / BUNDLE_PATH
+
+
+def flip_a_byte(bundle: Path) -> None:
+    path = Bundle.open(bundle, verify=False).file()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    # Anew, because other names of the file hold the same bytes.
+    path.unlink()
+    path.write_bytes(content)
+
+
+@contextmanager
+def mlflow_server(folder: Path, empty_store: Path) -> Iterator[str]:
+    """A real server over a store in the folder; its address."""
+    shutil.copyfile(empty_store, folder / "mlflow.db")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "artifacts")]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        address = f"http://127.0.0.1:{port}"
+        for _ in range(600):
+            assert process.poll() is None, (folder / "server.log").read_text()
+            try:
+                if httpx.get(f"{address}/health", trust_env=False).is_success:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.1)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+class _Broken(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(500)
+        self.send_header("Content-Length", "4")
+        self.end_headers()
+        self.wfile.write(b"oops")
+
+    do_POST = do_GET  # noqa: N815 - http.server's names
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: the test tells what it finds."""
+
+
+@contextmanager
+def broken_server() -> Iterator[str]:
+    """A server that answers everything with 500; its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Broken) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()

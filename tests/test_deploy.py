@@ -1,0 +1,335 @@
+"""Deploy: what is served is what the registry says, verified, and never a half of it."""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tasks import deploy as module
+from tasks.core.bundle import Bundle
+from tasks.core.errors import RegistryError
+from tasks.core.served import POINTER, pointed_at
+from tasks.deploy import deploy, follow
+from tasks.tracking import CHAMPION, Tracking
+from tests.conftest import REPOSITORY
+from tests.releases import add_champion, flip_a_byte, mlflow_server, stored
+from tests.tiny import Stages
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Path:
+    return tmp_path / "served"
+
+
+def versions(model: Path) -> list[str]:
+    return sorted(path.name for path in model.iterdir() if path.is_dir())
+
+
+def test_a_champion_is_brought_verified_and_pointed_at(tracking: Tracking, stages: Stages, served: Path) -> None:
+    add_champion(tracking, stages)
+    found = deploy(tracking, served)
+    assert (found.wanted, found.served, found.changed, found.failed) == ({"points": "1"}, {"points": "1"}, ("points",), {})
+    assert json.loads((served / "points" / POINTER).read_text()) == {"version": "1"}
+    fetched = Bundle.open(served / "points" / "1").manifest
+    assert fetched == Bundle.open(stages.folder("compressed") / "bundle").manifest
+    assert sorted(path.name for path in (served / "points").iterdir()) == ["1", POINTER]
+
+
+def test_with_nothing_new_nothing_is_done(tracking: Tracking, stages: Stages, served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_champion(tracking, stages)
+    deploy(tracking, served)
+    monkeypatch.setattr(Tracking, "fetch_bundle", lambda *_: pytest.fail("it was fetched again"))
+    assert deploy(tracking, served).changed == ()
+
+
+def test_without_champions_nothing_is_served(tracking: Tracking, served: Path) -> None:
+    assert deploy(tracking, served).served == {}
+
+
+def test_the_served_version_and_the_one_before_it_stay(tracking: Tracking, stages: Stages, served: Path) -> None:
+    for key in "abcd":
+        add_champion(tracking, stages, key=key)
+        deploy(tracking, served)
+    assert versions(served / "points") == ["3", "4"]
+
+
+def test_going_back_needs_no_download(tracking: Tracking, stages: Stages, served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in "ab":
+        add_champion(tracking, stages, key=key)
+        deploy(tracking, served)
+    tracking.set_alias("points", CHAMPION, "1")
+    monkeypatch.setattr(Tracking, "fetch_bundle", lambda *_: pytest.fail("it was fetched again"))
+    assert deploy(tracking, served).served == {"points": "1"}
+    assert versions(served / "points") == ["1", "2"]
+
+
+def test_going_back_to_files_that_rotted_fetches_them_anew(tracking: Tracking, stages: Stages, served: Path) -> None:
+    for key in "ab":
+        add_champion(tracking, stages, key=key)
+        deploy(tracking, served)
+    flip_a_byte(served / "points" / "1")
+    tracking.set_alias("points", CHAMPION, "1")
+    assert deploy(tracking, served).served == {"points": "1"}
+    Bundle.open(served / "points" / "1")
+
+
+def test_a_model_without_its_champion_is_served_no_more(tracking: Tracking, stages: Stages, served: Path) -> None:
+    for name in ("points", "others"):
+        add_champion(tracking, stages, name)
+    deploy(tracking, served)
+    tracking.drop_alias("points", CHAMPION)
+    found = deploy(tracking, served)
+    assert (found.served, found.changed) == ({"others": "1"}, ("points",))
+    assert pointed_at(served / "points") is None
+    assert deploy(tracking, served).changed == ()
+    tracking.set_alias("points", CHAMPION, "1")
+    assert deploy(tracking, served).served == {"others": "1", "points": "1"}
+
+
+def make_broken(kind: str, tracking: Tracking, stages: Stages, name: str) -> None:
+    """A second version of the model, champion, whose files are not what they should be."""
+    release = add_champion(tracking, stages, name, "broken")
+    folder = stored(tracking, release)
+    match kind:
+        case "a flipped byte":
+            flip_a_byte(folder)
+        case "a missing file":
+            Bundle.open(folder).file().unlink()
+        case "no files":
+            shutil.rmtree(folder)
+        case "another format":
+            (folder / "bundle.json").write_text('{"format": 99}')
+        case _:
+            tracking.client.delete_model_version_tag(name, release.version, "maasflow.key")
+
+
+BROKEN = {
+    "a flipped byte": "differs from its digest",
+    "a missing file": " is missing",
+    "no files": "failures occurred while downloading",
+    "another format": "has the format 99",
+    "another tool's": "points version 2 was not registered by maasflow",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_champion_keeps_the_old_one_and_holds_up_no_other(
+    kind: str, tracking: Tracking, stages: Stages, served: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_champion(tracking, stages)
+    deploy(tracking, served)
+    make_broken(kind, tracking, stages, "points")
+    for name in ("a-first", "z-last"):
+        add_champion(tracking, stages, name)
+    found = deploy(tracking, served)
+    assert found.served == {"a-first": "1", "points": "1", "z-last": "1"}
+    assert list(found.failed) == ["points"]
+    assert BROKEN[kind] in found.failed["points"]
+    assert caplog.messages == [f"points version 2 is not served: {found.failed['points']}"]
+    assert sorted(path.name for path in (served / "points").iterdir()) == ["1", POINTER]
+
+
+def test_a_champion_that_is_mended_is_served(tracking: Tracking, stages: Stages, served: Path) -> None:
+    release = add_champion(tracking, stages)
+    flip_a_byte(stored(tracking, release))
+    assert deploy(tracking, served).served == {}
+    shutil.rmtree(stored(tracking, release))
+    shutil.copytree(stages.folder("compressed") / "bundle", stored(tracking, release))
+    assert deploy(tracking, served).served == {"points": "1"}
+
+
+def test_a_version_that_rests_is_passed_over(tracking: Tracking, stages: Stages, served: Path) -> None:
+    add_champion(tracking, stages)
+    assert deploy(tracking, served, {("points", "1")}).served == {}
+    assert deploy(tracking, served, {("points", "2")}).served == {"points": "1"}
+
+
+class KilledError(BaseException):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize("at", ["fetch_bundle", "replace_folder", "write_text", "_prune"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed_anywhere_the_old_or_the_new_is_served_and_the_next_look_ends_it(
+    at: str, moment: str, tracking: Tracking, stages: Stages, served: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for key in "ab":
+        add_champion(tracking, stages, key=key)
+        deploy(tracking, served)
+    add_champion(tracking, stages, key="c")
+    owner: Any = Tracking if at == "fetch_bundle" else module
+    real = getattr(owner, at)
+
+    def kill(*args: Any) -> None:
+        if moment == "after":
+            real(*args)
+        raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, at, kill)
+        # A kill runs no clean-up.
+        patched.setattr(shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(KilledError):
+            deploy(tracking, served)
+    pointed = pointed_at(served / "points")
+    assert pointed in ("2", "3")
+    Bundle.open(served / "points" / pointed)
+    assert deploy(tracking, served).served == {"points": "3"}
+    add_champion(tracking, stages, key="d")
+    deploy(tracking, served)
+    assert versions(served / "points") == ["3", "4"]
+
+
+def test_a_full_disk_leaves_what_is_served(tracking: Tracking, stages: Stages, small_disk: Path) -> None:
+    served = small_disk / "served"
+    add_champion(tracking, stages)
+    deploy(tracking, served)
+    add_champion(tracking, stages, key="l")
+    ballast = small_disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        while free(small_disk):
+            file.write(b"0" * min(65536, free(small_disk)))
+    found = deploy(tracking, served)
+    assert found.failed["points"].startswith("the disk is full"), found.failed["points"]
+    assert found.served == {"points": "1"}
+    Bundle.open(served / "points" / "1")
+    ballast.unlink()
+    assert deploy(tracking, served).served == {"points": "2"}
+
+
+def free(folder: Path) -> int:
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
+
+
+def test_two_at_once_do_it_once(tracking: Tracking, stages: Stages, served: Path) -> None:
+    add_champion(tracking, stages)
+    found: list[tuple[str, ...]] = []
+    threads = [threading.Thread(target=lambda: found.append(deploy(tracking, served).changed)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == [(), (), ("points",)]
+
+
+def test_a_registry_that_is_away_changes_nothing(tracking: Tracking, stages: Stages, served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_champion(tracking, stages)
+    deploy(tracking, served)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(RegistryError):
+        deploy(Tracking("http://127.0.0.1:9", served), served)
+    assert pointed_at(served / "points") == "1"
+
+
+@contextmanager
+def following(tracking: Tracking, served: Path) -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=follow, args=(tracking, served, stop, 0.02))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def soon(true: Callable[[], bool]) -> None:
+    """Wait until it is true, for as long as a busy machine may take."""
+    waited = threading.Event()
+    for _ in range(1500):
+        if true():
+            return
+        waited.wait(0.02)
+    pytest.fail("it never came true")
+
+
+def test_the_follower_brings_what_others_promote(tracking: Tracking, stages: Stages, served: Path) -> None:
+    with following(tracking, served):
+        add_champion(tracking, stages)
+        soon(lambda: pointed_at(served / "points") == "1")
+        add_champion(tracking, stages, key="l")
+        soon(lambda: pointed_at(served / "points") == "2")
+        tracking.drop_alias("points", CHAMPION)
+        soon(lambda: pointed_at(served / "points") is None)
+
+
+def test_the_follower_tells_of_a_failure_once_and_outlives_it(
+    tracking: Tracking, stages: Stages, served: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.WARNING, "maasflow.deploy")
+    add_champion(tracking, stages)
+    looks = 0
+    whole = Tracking.champions
+
+    def away(self: Tracking) -> dict[str, str]:
+        nonlocal looks
+        looks += 1
+        if looks <= 5:
+            raise RuntimeError("the store is away")
+        return whole(self)
+
+    monkeypatch.setattr(Tracking, "champions", away)
+    with following(tracking, served):
+        soon(lambda: pointed_at(served / "points") == "1")
+    assert caplog.messages == ["RuntimeError: the store is away"]
+
+
+def test_the_follower_lets_a_broken_version_rest(
+    tracking: Tracking, stages: Stages, served: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_broken("a flipped byte", tracking, stages, "points")
+    looks, fetches = threading.Semaphore(0), list[str]()
+    look, fetch = Tracking.champions, Tracking.fetch_bundle
+
+    def counted(self: Tracking) -> dict[str, str]:
+        looks.release()
+        return look(self)
+
+    def noted(self: Tracking, name: str, version: str, folder: Path) -> Path:
+        fetches.append(version)
+        return fetch(self, name, version, folder)
+
+    monkeypatch.setattr(Tracking, "champions", counted)
+    monkeypatch.setattr(Tracking, "fetch_bundle", noted)
+    with following(tracking, served):
+        for _ in range(5):
+            assert looks.acquire(timeout=30)
+        add_champion(tracking, stages, "points", "good")
+        soon(lambda: pointed_at(served / "points") == "2")
+    assert fetches == ["1", "2"]
+    assert len(caplog.messages) == 1
+
+
+def test_an_alias_that_is_moved_by_mlflows_own_page_is_followed(
+    stages: Stages, served: Path, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "server").mkdir()
+    with mlflow_server(tmp_path / "server", empty_store) as address:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        add_champion(Tracking(address, tmp_path), stages)
+        add_champion(Tracking(address, tmp_path), stages, key="l")
+        command = [sys.executable, "-m", "tasks.deploy", str(tmp_path)]
+        follower = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE)
+        model = tmp_path / ".maasflow" / "served" / "points"
+        with follower:
+            soon(lambda: pointed_at(model) == "2")
+            alias = {"name": "points", "alias": CHAMPION, "version": "1"}
+            answer = httpx.post(f"{address}/api/2.0/mlflow/registered-models/alias", json=alias, trust_env=False)
+            assert answer.is_success, answer.text
+            soon(lambda: pointed_at(model) == "1")
+            Bundle.open(model / "1")
+            assert follower.stdin
+            follower.stdin.close()
+            assert follower.wait(30) == 0
