@@ -118,3 +118,12 @@ def tracking(workspace: Workspace, empty_store: Path, monkeypatch: pytest.Monkey
     workspace.mlruns.mkdir()
     shutil.copyfile(empty_store, workspace.mlruns / "mlflow.db")
     return Tracking.of(workspace)
+
+
+@pytest.fixture(scope="session")
+def mlflow_address(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[str]:
+    """The address of a real MLflow server that tests share: each uses names of its own."""
+    from tests.releases import mlflow_server  # noqa: PLC0415
+
+    with mlflow_server(tmp_path_factory.mktemp("server"), empty_store) as address:
+        yield address

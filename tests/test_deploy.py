@@ -22,7 +22,7 @@ from tasks.core.served import POINTER, pointed_at
 from tasks.deploy import deploy, follow
 from tasks.tracking import CHAMPION, Tracking
 from tests.conftest import REPOSITORY
-from tests.releases import add_champion, flip_a_byte, mlflow_server, stored
+from tests.releases import add_champion, flip_a_byte, stored
 from tests.tiny import Stages
 
 
@@ -313,23 +313,20 @@ def test_the_follower_lets_a_broken_version_rest(
 
 
 def test_an_alias_that_is_moved_by_mlflows_own_page_is_followed(
-    stages: Stages, served: Path, empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stages: Stages, mlflow_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "server").mkdir()
-    with mlflow_server(tmp_path / "server", empty_store) as address:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        add_champion(Tracking(address, tmp_path), stages)
-        add_champion(Tracking(address, tmp_path), stages, key="l")
-        command = [sys.executable, "-m", "tasks.deploy", str(tmp_path)]
-        follower = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE)
-        model = tmp_path / ".maasflow" / "served" / "points"
-        with follower:
-            soon(lambda: pointed_at(model) == "2")
-            alias = {"name": "points", "alias": CHAMPION, "version": "1"}
-            answer = httpx.post(f"{address}/api/2.0/mlflow/registered-models/alias", json=alias, trust_env=False)
-            assert answer.is_success, answer.text
-            soon(lambda: pointed_at(model) == "1")
-            Bundle.open(model / "1")
-            assert follower.stdin
-            follower.stdin.close()
-            assert follower.wait(30) == 0
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_address)
+    for key in "ab":
+        add_champion(Tracking(mlflow_address, tmp_path), stages, "moved", key)
+    follower = subprocess.Popen([sys.executable, "-m", "tasks.deploy", str(tmp_path)], cwd=REPOSITORY, stdin=subprocess.PIPE)
+    model = tmp_path / ".maasflow" / "served" / "moved"
+    with follower:
+        soon(lambda: pointed_at(model) == "2")
+        alias = {"name": "moved", "alias": CHAMPION, "version": "1"}
+        answer = httpx.post(f"{mlflow_address}/api/2.0/mlflow/registered-models/alias", json=alias, trust_env=False)
+        assert answer.is_success, answer.text
+        soon(lambda: pointed_at(model) == "1")
+        Bundle.open(model / "1")
+        assert follower.stdin
+        follower.stdin.close()
+        assert follower.wait(30) == 0

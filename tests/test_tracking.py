@@ -3,7 +3,6 @@
 import os
 import shutil
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,16 +10,14 @@ import pytest
 from tasks.core.errors import MaasflowError, RegistryError
 from tasks.core.workspace import Workspace
 from tasks.tracking import CHAMPION, KEY, Run, Tracking, tracking_uri
-from tests.releases import add_champion, add_release, broken_server, mlflow_server, stored
+from tests.releases import add_champion, add_release, broken_server, stored
 from tests.tiny import VERSION, Stages
 
 
-@pytest.fixture(scope="module")
-def remote(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[Tracking]:
+@pytest.fixture
+def remote(mlflow_address: str, tmp_path: Path) -> Tracking:
     """The same over HTTP."""
-    folder = tmp_path_factory.mktemp("server")
-    with mlflow_server(folder, empty_store) as address:
-        yield Tracking(address, folder / "unused")
+    return Tracking(mlflow_address, tmp_path / "unused")
 
 
 def test_the_embedded_store_is_the_default(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
