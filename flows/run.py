@@ -1,6 +1,9 @@
 """`maasflow run`: the training flow, here and now."""
 
+import signal
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 from flows.ahead import data_begun
 from flows.job import Job
@@ -16,8 +19,9 @@ def run_recipe(recipe: str, settings: tuple[str, ...] = (), *, force: bool = Fal
     if summary:
         return summary.as_cached()
     with prefect_server(job.workspace) as server, data_begun(job):
-        from flows.check import check
-        from flows.training import training
+        with interrupt_deferred():
+            from flows.check import check
+            from flows.training import training
 
         check(job.recipe)
         with server.answering():
@@ -54,3 +58,16 @@ def _is_registered(job: Job, summary: Summary) -> bool:
         # Killed after its last stage, before it could say so.
         run.end()
     return release.run == summary.run
+
+
+@contextmanager
+def interrupt_deferred() -> Iterator[None]:
+    """Let a Ctrl-C in the block take effect at its end: in the middle of an import, libraries swallow it."""
+    told: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: told.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if told:
+        raise KeyboardInterrupt

@@ -6,11 +6,14 @@ times as long.
 """
 
 import argparse
+import errno
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import threading
+import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,13 +24,17 @@ from tasks.core.errors import MaasflowError
 from tasks.core.workspace import Workspace
 
 _START_SECONDS = 120.0
+_DATABASE_BYTES = 20 << 20
+"""What Prefect's database may need as it is made."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """Prefect's API at `url`, or where Prefect is configured to look for it."""
+    """Prefect's API: that of our own process, or where Prefect is configured to look for it."""
 
-    url: str | None
+    url: str | None = None
+    process: subprocess.Popen[bytes] | None = None
+    log: Path | None = None
 
     @contextmanager
     def answering(self) -> Iterator[None]:
@@ -36,25 +43,38 @@ class Server:
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
         url = self.url or PREFECT_API_URL.value()
-        try:
-            # Ours listens already: the one request waits until the server takes it.
-            httpx.get(f"{url}/health", timeout=_START_SECONDS).raise_for_status()
-        except httpx.HTTPError as error:
-            raise MaasflowError(
-                f"Prefect's server at {url} does not answer: {type(error).__name__}",
-                "look at .maasflow/prefect/server.log"
-                if self.url
-                else "start it, or unset PREFECT_API_URL to run with a server of maasflow's own",
-            ) from error
+        end = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                # Ours listens already: the one request waits until the server takes it.
+                httpx.get(f"{url}/health", timeout=_START_SECONDS).raise_for_status()
+                break
+            except httpx.HTTPError as error:
+                if self.process and self.process.poll() is None and time.monotonic() < end:
+                    continue
+                raise self._failure(url, error) from error
         with temporary_settings({PREFECT_API_URL: url}):
             yield
+
+    def _failure(self, url: str | None, error: Exception) -> Exception:
+        if self.log is None:
+            return MaasflowError(
+                f"Prefect's server at {url} does not answer: {type(error).__name__}",
+                "start it, or unset PREFECT_API_URL to run with a server of maasflow's own",
+            )
+        if shutil.disk_usage(self.log.parent).free < _DATABASE_BYTES:
+            # Its log may be empty for the same reason.
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.log.parent))
+        said = self.log.read_text(errors="replace").strip()
+        last = said.splitlines()[-1] if said else "it said nothing"
+        return MaasflowError(f"Prefect's server did not start: {last}", f"look at {self.log}")
 
 
 @contextmanager
 def prefect_server(workspace: Workspace) -> Iterator[Server]:
     """The configured server, or one that is started here and ends with this process. It is starting when the block begins."""
     if os.environ.get("PREFECT_API_URL") or configured_api():
-        yield Server(None)
+        yield Server()
         return
     home = workspace.state / "prefect"
     home.mkdir(parents=True, exist_ok=True)
@@ -74,7 +94,7 @@ def prefect_server(workspace: Workspace) -> Iterator[Server]:
     with listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
     try:
-        yield Server(url)
+        yield Server(url, server, home / "server.log")
     finally:
         server.terminate()
         try:

@@ -102,7 +102,7 @@ def data(job: Job) -> DatasetVersion:
     return version
 
 
-@step(timeout=5 * _MINUTES, retries=3)
+@step(timeout=5 * _MINUTES, retries=1)
 def begin(job: Job, version: DatasetVersion) -> Run:
     """The MLflow run of this content: parameters, dataset, validation and recipe."""
     commit = current_commit(job.workspace.root)
@@ -205,7 +205,7 @@ def compress(
     return done
 
 
-@step(timeout=1 * _HOURS, retries=3)
+@step(timeout=1 * _HOURS, retries=1)
 def gate(job: Job, run: Run, version: DatasetVersion, encoded: Done[EncodeResult], compressed: Done[CompressResult]) -> GateResult:
     """Judge the release. A failed gate is for `register` to stop at, so that the verdicts are in MLflow first."""
     with job.timed("gate") as figure:
@@ -222,7 +222,7 @@ def gate(job: Job, run: Run, version: DatasetVersion, encoded: Done[EncodeResult
     return result
 
 
-@step(timeout=1 * _HOURS, retries=3)
+@step(timeout=1 * _HOURS, retries=1)
 def register(
     job: Job, run: Run, version: DatasetVersion, evaluated: Done[EvaluateResult], compressed: Done[CompressResult], gates: GateResult
 ) -> RegisterResult:
@@ -241,7 +241,7 @@ def register(
     return result
 
 
-@step(timeout=10 * _MINUTES, retries=3)
+@step(timeout=10 * _MINUTES, retries=1)
 def promote(job: Job, registered: RegisterResult) -> str:
     """Make the release champion where the recipe says that no review is wanted; the alias that it bears."""
     with job.timed("promote") as figure:
@@ -254,7 +254,7 @@ def promote(job: Job, registered: RegisterResult) -> str:
         return CHAMPION
 
 
-@step(timeout=1 * _HOURS, retries=3)
+@step(timeout=1 * _HOURS, retries=1)
 def deploy(job: Job) -> None:
     """Bring the served folder in line with the registry."""
     with job.timed("deploy") as figure:

@@ -1,7 +1,7 @@
 """The training flow: from a versioned dataset to a release, in the order of the picture in the README."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from prefect import flow
@@ -11,7 +11,7 @@ from flows import steps
 from flows.check import check
 from flows.job import Job
 from flows.summary import Summary
-from tasks.core.errors import MaasflowError
+from tasks.core.errors import MaasflowError, RegistryError
 from tasks.tracking import Run
 
 
@@ -47,10 +47,9 @@ def ended(run: Run) -> Iterator[None]:
     """End the MLflow run as the block ends."""
     try:
         yield
-    except MaasflowError:
-        run.end("FAILED")
-        raise
-    except BaseException:
-        run.end("KILLED")
+    except BaseException as error:
+        # A registry that is away cannot be told; what went wrong before that is what a person needs to read.
+        with suppress(RegistryError):
+            run.end("FAILED" if isinstance(error, MaasflowError) else "KILLED")
         raise
     run.end()

@@ -3,6 +3,7 @@
 Level-triggered: it compares what is with what should be, so it does not matter who moved an alias, or how often it runs.
 """
 
+import argparse
 import json
 import logging
 import shutil
@@ -128,7 +129,9 @@ def _prune(model: Path, recent: list[str]) -> None:
 def main() -> None:
     """`python -m tasks.deploy WORKSPACE`: follow the registry until standard input ends."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    workspace = Workspace(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(prog="python -m tasks.deploy", description="Follow the registry until standard input ends.")
+    parser.add_argument("workspace", type=Path)
+    workspace = Workspace(parser.parse_args().workspace)
     stop = threading.Event()
     follower = threading.Thread(target=follow, args=(Tracking.of(workspace), workspace.served, stop), daemon=True)
     follower.start()
