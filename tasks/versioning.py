@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ _PATIENCE: Final = 1.0
 _LEAST_BYTES: Final = 1 << 20
 """With less space than this on the disk, a failure of DVC is taken for that."""
 
+_FULL_SECONDS: Final = 5
+
 
 @dataclass(frozen=True)
 class Build:
@@ -66,9 +69,10 @@ class Build:
         Raises the stage's own error: ConfigError, SourceError, DataError with the table of a failed validation.
         """
         try:
-            for line in self.process.stdout or ():
-                log(line.rstrip())
-            code = self.process.wait()
+            with _no_endless_wait_for_space(self.process, self.workspace.root):
+                for line in self.process.stdout or ():
+                    log(line.rstrip())
+                code = self.process.wait()
         except BaseException:
             self.stop()
             raise
@@ -144,6 +148,27 @@ def is_current(workspace: Workspace, name: str) -> bool:
         targets = [f"{stage}@{_key(name)}" for stage in _STAGES]
         with _start(workspace, ["status", "--quiet", *targets], lock, stderr=subprocess.DEVNULL) as process:
             return process.wait() == 0
+
+
+@contextmanager
+def _no_endless_wait_for_space(process: subprocess.Popen[str], folder: Path) -> Iterator[None]:
+    """Kill DVC if the disk stays full while it runs: its store of file states then tries again without a pause, for ever."""
+    done = threading.Event()
+
+    def watch() -> None:
+        full = 0
+        while not done.wait(1.0):
+            full = full + 1 if shutil.disk_usage(folder).free < _LEAST_BYTES else 0
+            if full == _FULL_SECONDS:
+                process.kill()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
 
 
 def _key(name: str) -> str:

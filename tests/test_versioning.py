@@ -224,6 +224,16 @@ def test_a_full_disk_is_told_and_space_is_all_that_the_next_build_needs(
     assert sum(versioning.build(full, "people").rows.values()) == 30_000
 
 
+def test_a_dvc_that_tries_for_ever_on_a_full_disk_is_ended(small_disk: Path) -> None:
+    (small_disk / "errors").touch()
+    (small_disk / "ballast").write_bytes(bytes(shutil.disk_usage(small_disk).free - 10_000))
+    # DVC's store of file states does this when it cannot write.
+    spinning = subprocess.Popen([sys.executable, "-c", "while True: pass"], stdout=subprocess.PIPE, text=True)
+    build = versioning.Build(Workspace(small_disk), "people", spinning, small_disk / "failure", small_disk / "errors")
+    with pytest.raises(MaasflowError, match="the disk is full"):
+        build.result()
+
+
 def test_init_keeps_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "dvc.yaml").write_text("stages: {}\n")
     versioning.init(tmp_path)
