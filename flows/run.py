@@ -10,6 +10,7 @@ from flows.job import Job
 from flows.server import prefect_server
 from flows.summary import Summary
 from tasks.core.errors import RegistryError
+from tasks.core.imports import quick_imports
 
 
 def run_recipe(recipe: str, settings: tuple[str, ...] = (), *, force: bool = False) -> Summary:
@@ -19,11 +20,13 @@ def run_recipe(recipe: str, settings: tuple[str, ...] = (), *, force: bool = Fal
     if summary:
         return summary.as_cached()
     with prefect_server(job.workspace) as server, data_begun(job):
-        with interrupt_deferred():
+        with interrupt_deferred(), quick_imports():
             from flows.check import check
             from flows.training import training
 
         check(job.recipe)
+        # Its store is opened while DVC is at work.
+        _ = job.tracking.client
         with server.answering():
             return training(recipe, list(settings), force=force, workspace=job.workspace.root)
 
@@ -47,7 +50,8 @@ def find_finished(job: Job) -> Summary | None:
 
 
 def _is_registered(job: Job, summary: Summary) -> bool:
-    from tasks.tracking import Run
+    with quick_imports():
+        from tasks.tracking import Run
 
     try:
         release = job.tracking.version(summary.name, summary.version)

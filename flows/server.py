@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.core.errors import MaasflowError
+from tasks.core.imports import quick_imports
 from tasks.core.workspace import Workspace
 
 _START_SECONDS = 120.0
@@ -128,8 +129,9 @@ def main() -> None:
     os.environ["PREFECT__SERVER_FINAL"] = "1"
     os.environ["PREFECT_UI_ENABLED"] = "0"
 
-    import uvicorn
-    from prefect.server.api.server import create_app
+    with quick_imports():
+        import uvicorn
+        from prefect.server.api.server import create_app
 
     server = uvicorn.Server(uvicorn.Config(create_app, factory=True, log_level="warning", lifespan="on"))
     threading.Thread(target=_stop_with_parent, args=(server,), daemon=True).start()

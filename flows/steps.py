@@ -51,7 +51,7 @@ def _may_pass(_task: object, _run: object, state: State[object]) -> bool:
     )
 
 
-def step(*, timeout: float, retries: int = 0, tags: tuple[str, ...] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def step(*, timeout: float, retries: int = 0) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A stage as a Prefect task whose finished run is called Cached where the stage store had the result.
 
     The store is the cache, not Prefect's: it outlives Prefect's database, can be read without it, and holds what a killed
@@ -73,7 +73,6 @@ def step(*, timeout: float, retries: int = 0, tags: tuple[str, ...] = ()) -> Cal
             timeout_seconds=timeout,
             cache_policy=NO_CACHE,
             persist_result=False,
-            tags=tags,
         )(work)
 
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -135,7 +134,7 @@ def encode(job: Job, version: DatasetVersion) -> Done[EncodeResult]:
     return done
 
 
-@step(timeout=72 * _HOURS, tags=("gpu",))
+@step(timeout=72 * _HOURS)
 def train(job: Job, run: Run, version: DatasetVersion, encoded: Done[EncodeResult]) -> Done[TrainResult]:
     """Train; each epoch's figures are in MLflow as it ends."""
     done = job.store.run(

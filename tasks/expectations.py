@@ -13,6 +13,7 @@ from typing import Any
 from tasks.core.config import Origin
 from tasks.core.dataset import Column, Dataset
 from tasks.core.errors import ConfigError, did_you_mean
+from tasks.core.imports import quick_imports
 from tasks.core.report import EXAMPLES, Check
 
 ROW = "row of the data"
@@ -192,8 +193,9 @@ def _library() -> tuple[Any, Any]:
     """(great_expectations, its registry of expectations)."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
     try:
-        import great_expectations as gx  # noqa: PLC0415 - takes seconds
-        from great_expectations.expectations import registry  # noqa: PLC0415
+        with quick_imports():
+            import great_expectations as gx  # noqa: PLC0415 - takes seconds
+            from great_expectations.expectations import registry  # noqa: PLC0415
     except ImportError:
         raise ConfigError("validation needs Great Expectations, which is not installed", "pip install 'maasflow[pipeline]'") from None
     return gx, registry
