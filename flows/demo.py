@@ -28,7 +28,8 @@ def run_demo() -> None:
     workspace = Workspace.current()
     recipe = workspace.recipe(_RECIPE)
     dataset = workspace.dataset(recipe.dataset)
-    row = Split.open(workspace.prepared(recipe.dataset), "test").columns(["image", TARGET], 0, 1)
+    test = Split.open(workspace.prepared(recipe.dataset), "test")
+    row = test.columns(["image", TARGET], len(test) // 2, len(test) // 2 + 1)
     image, truth = row["image"][0], dataset.class_names[row[TARGET][0]]
     with served() as address:
         print(f"POST {address}/v1/models/{summary.name}/predict")

@@ -112,6 +112,10 @@ def begin(job: Job, version: DatasetVersion) -> Run:
             "recipe": job.recipe_name,
             "dataset": version.name,
             "dataset_digest": version.digest,
+            # What MLflow's page shows of a run's origin.
+            "mlflow.note.content": job.recipe.description,
+            "mlflow.source.name": f"maasflow run {job.recipe_name}",
+            "mlflow.source.type": "LOCAL",
             "mlflow.source.git.commit": commit.digest or "",
         }
     )

@@ -31,17 +31,22 @@ class GateResult(StageResult):
 
     def table(self) -> str:
         """The verdicts for a person to read."""
-        rows = [("", "gate", "measured", "limit", "by")]
+        rows = self._rows()
+        widths = [max(len(row[column]) for row in rows) for column in range(5)]
+        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row[:5], widths, strict=True)) + "  " + row[5] for row in rows)
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = [("", "gate", "measured", "limit", "by", "what")]
         for verdict in self.verdicts:
             measured = "" if verdict.measured is None else f"{verdict.measured:.4g}"
             margin = "" if verdict.margin is None else f"{verdict.margin:+.4g}"
-            rows.append(("pass" if verdict.passed else "FAIL", verdict.gate, measured, verdict.limit, margin))
-        widths = [max(len(row[column]) for row in rows) for column in range(5)]
-        notes = ["what", *(verdict.what for verdict in self.verdicts)]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + "  " + note
-            for row, note in zip(rows, notes, strict=True)
-        )
+            rows.append(("pass" if verdict.passed else "FAIL", verdict.gate, measured, verdict.limit, margin, verdict.what))
+        return rows
+
+    def markdown(self) -> str:
+        """The verdicts as a table for MLflow's page."""
+        rows = [f"| {cells} |" for cells in (" | ".join(row) for row in self._rows())]
+        return "\n".join([rows[0], "|" + " --- |" * 6, *rows[1:]])
 
     def require(self) -> None:
         """Raises GateError unless every gate passed."""

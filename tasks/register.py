@@ -67,7 +67,7 @@ def register(
             "compared_with": f"version {gates.champion}" if gates.champion else "no champion",
             "approval": recipe.release.approval,
         }
-        release = run.tracking.register(name, run.id, key, tags, f"{recipe.description}\n\n{gates.table()}".strip()[:_LONGEST])
+        release = run.tracking.register(name, run.id, key, tags, f"{recipe.description}\n\n{gates.markdown()}".strip()[:_LONGEST])
     run.tracking.set_alias(name, CHALLENGER, release.version)
     shutil.rmtree(out)
     return RegisterResult(name=name, version=release.version, run=release.run)

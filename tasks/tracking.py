@@ -186,7 +186,9 @@ class Tracking:
             return str(found.experiment_id)
         location = str(self.folder / "artifacts" / name) if self.embedded else None
         try:
-            return str(self.client.create_experiment(name, artifact_location=location))
+            # Its page then shows what matters to a trained model, rather than to a chat.
+            tags = {"mlflow.experimentKind": "custom_model_development"}
+            return str(self.client.create_experiment(name, artifact_location=location, tags=tags))
         except MlflowException as error:
             made = self.client.get_experiment_by_name(name)
             if error.error_code == "RESOURCE_ALREADY_EXISTS" and made:

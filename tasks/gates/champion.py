@@ -19,7 +19,7 @@ class NotWorseThanChampion(Gate):
 
     def check(self, evidence: Evidence) -> Verdict:
         champion = evidence.champion
-        limit = f"upper end ≥ {-self.tolerance:g}"
+        limit = f"upper end ≥ {0 - self.tolerance:g}"
         if champion is None:
             return Verdict(gate="champion", what="no champion yet", measured=None, limit=limit, margin=None, passed=True)
         if champion.scored is None:

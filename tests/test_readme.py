@@ -1,0 +1,89 @@
+"""The README: its blocks run, and it leaves out no command and no setting."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from flows.cli import cli
+from tests.conftest import REPOSITORY
+from tests.flows.conftest import environment, maasflow
+
+README = (REPOSITORY / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+SHELL = [text for language, text in BLOCKS if language == "sh"]
+INTERNAL = {"MAASFLOW_FAILURE_FILE"}
+
+
+def test_make_knows_the_first_commands() -> None:
+    assert SHELL[0] == "make demo\nmake test\n"
+    subprocess.run(["make", "-n", "demo", "test"], cwd=REPOSITORY, check=True, capture_output=True)
+
+
+def test_every_command_is_named() -> None:
+    for name, command in cli.commands.items():
+        names = [f"{name} {inner}" for inner in command.commands] if isinstance(command, click.Group) else [name]
+        assert all(f"maasflow {each}" in README for each in names)
+
+
+def test_every_setting_is_named() -> None:
+    sources = [path.read_text() for folder in ("flows", "tasks", "deploy") for path in (REPOSITORY / folder).rglob("*.py")]
+    named = {name for source in sources for name in re.findall(r"MAASFLOW_[A-Z_]+", source)} - INTERNAL
+    assert named <= set(re.findall(r"`(MAASFLOW_[A-Z_]+)`", README))
+
+
+@pytest.fixture(scope="module")
+def passengers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with the README's files and a table for them."""
+    folder = tmp_path_factory.mktemp("readme")
+    assert maasflow(folder, "init", ".").code == 0
+    for language, text in BLOCKS:
+        if language == "yaml":
+            path = folder / text.splitlines()[0].removeprefix("# ")
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+    rows = [f"{18 + row / 7:.2f},{7 + row % 90 + row / 1000:.3f},{'SCQ'[row % 3]},{int(row % 90 > 45)}" for row in range(600)]
+    (folder / "passengers.csv").write_text("\n".join(["age,fare,port,survived", *rows]) + "\n")
+    return folder
+
+
+def shell(folder: Path, text: str) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(["bash", "-euc", text], cwd=folder, env=environment(PATH=path), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def answer_alone(passengers: Path) -> str:
+    """What the block that runs and predicts prints last."""
+    (block,) = [text for text in SHELL if "maasflow run passengers" in text]
+    return shell(passengers, block).splitlines()[-1]
+
+
+@pytest.fixture
+def served(passengers: Path, answer_alone: str) -> Iterator[str]:
+    """The curl block, while the block that serves runs; on any free port, because 8000 may be taken."""
+    (serve,) = [text for text in SHELL if "maasflow serve" in text]
+    (curl,) = [text for text in SHELL if "curl" in text]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = ["bash", "-euc", "exec " + serve.replace("--port 8000", "--port 0")]
+    with subprocess.Popen(command, cwd=passengers, env=environment(PATH=path), stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        address = re.search(r"http://127\.0\.0\.1:\d+", server.stdout.readline())
+        assert address, answer_alone
+        yield curl.replace("localhost:8000", address[0])
+        server.send_signal(signal.SIGTERM)
+
+
+@pytest.mark.slow
+def test_ones_own_csv_is_answered_over_http_as_alone(passengers: Path, answer_alone: str, served: str) -> None:
+    (prediction,) = json.loads(shell(passengers, served))["predictions"]
+    assert prediction == json.loads(answer_alone)
