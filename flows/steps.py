@@ -1,6 +1,7 @@
 """Each stage as a Prefect task: what is retried, how long it may take, and what it leaves in MLflow."""
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
@@ -88,16 +89,23 @@ def step(*, timeout: float, retries: int = 0) -> Callable[[Callable[P, R]], Call
 @step(timeout=6 * _HOURS, retries=2)
 def data(job: Job) -> DatasetVersion:
     """Ask DVC for the dataset; a failed validation goes to MLflow before it stops the run."""
-    with job.timed("data") as figure:
-        try:
-            build = take_up() or versioning.begin(job.workspace, job.recipe.dataset, force=job.force, log=_log.info)
-            version = build.result(_log.info)
-        except DataError:
-            _log_failed_validation(job)
-            raise
-        checks = len(read_report(job.workspace, version.name).checks)
-        rows = ", ".join(f"{rows:,} {split}" for split, rows in version.rows.items())
-        figure.append(f"{version.name} {version.digest[:8]}: {rows}; {checks} checks passed")
+    build = take_up() or versioning.begin(job.workspace, job.recipe.dataset, force=job.force, log=_log.info)
+    told: list[str] = []
+
+    def tell(line: str) -> None:
+        told.append(line)
+        _log.info(line)
+
+    try:
+        version = build.result(tell)
+    except DataError:
+        _log_failed_validation(job)
+        raise
+    checks = len(read_report(job.workspace, version.name).checks)
+    rows = ", ".join(f"{rows:,} {split}" for split, rows in version.rows.items())
+    job.note(
+        "data", time.perf_counter() - build.started, f"{version.name} {version.digest[:8]}: {rows}; {checks} checks passed", cached=not told
+    )
     return version
 
 

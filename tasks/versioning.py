@@ -15,9 +15,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -62,6 +63,7 @@ class Build:
     """Where a stage leaves its error."""
     errors: Path
     """DVC's standard error."""
+    started: float = field(default_factory=time.perf_counter)
 
     def result(self, log: Log = lambda _: None) -> DatasetVersion:
         """The version, once DVC has ended. `log` gets the stages' lines.
