@@ -33,12 +33,12 @@ def champion(workspace: Workspace, name: str) -> Bundle:
 
 
 def read_inputs(file: Path) -> list[Any]:
-    """The inputs in an image file, a .csv with a header (an empty cell is a missing value), or a .json."""
+    """The inputs in an image file, a .csv with a header (an empty cell is a missing value), or a .json. Raises InputError."""
     try:
         match file.suffix.lower():
             case ".json":
                 values = json.loads(file.read_text(encoding="utf-8"))
-                return values["instances"] if isinstance(values, dict) and "instances" in values else _as_list(values)
+                return _as_list(values)
             case ".csv":
                 with file.open(newline="", encoding="utf-8-sig") as lines:
                     return [{key: value or None for key, value in row.items()} for row in csv.DictReader(lines, strict=True)]
@@ -51,6 +51,24 @@ def read_inputs(file: Path) -> list[Any]:
 
 
 def _as_list(values: Any) -> list[Any]:
-    """One input, or many: rows of pixels are one image, a list of anything else is a list of inputs."""
-    is_image = isinstance(values, list) and values and isinstance(values[0], list) and not isinstance(values[0][0], list)
-    return values if isinstance(values, list) and not is_image else [values]
+    """One input, or many: rows of pixels are one image, a list of anything else is a list of inputs. Raises InputError."""
+    if isinstance(values, dict) and "instances" in values:
+        instances = values["instances"]
+        if not isinstance(instances, list):
+            raise InputError(f"'instances' is {str(instances)[:60]!r}, expected a list of inputs")
+        return instances
+    return values if isinstance(values, list) and not _is_image(values) else [values]
+
+
+def _is_image(values: list[Any]) -> bool:
+    """Whether these are [height][width] or [height][width][3] numbers. Raises InputError for an empty row."""
+    if not values or not all(isinstance(row, list) for row in values):
+        return False
+    pixels = [pixel for row in values for pixel in row]
+    if [] in values or [] in pixels:
+        raise InputError("a row of pixels is empty")
+    return _are_numbers(pixels) or all(isinstance(pixel, list) and len(pixel) == 3 and _are_numbers(pixel) for pixel in pixels)
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    return all(isinstance(value, int | float) for value in values)
