@@ -110,13 +110,17 @@ def _address(listener: socket.socket) -> str:
 
 
 async def _follow(models: Models, seconds: float, address: str) -> None:
-    """Look at the pointers every so often, in a thread, as loading a model takes long. Ends only by being cancelled."""
-    told = False
+    """Look at the pointers every so often, in a thread, as loading a model takes long, and say what runs once it is another.
+
+    Ends only by being cancelled.
+    """
+    told: set[tuple[str, str]] | None = None
     while True:
         try:
             await asyncio.to_thread(models.refresh)
-            if not told:
-                told = True
+            running = {(model.name, model.version) for model in models.running()}
+            if running != told:
+                told = running
                 _announce(models, address)
         except Exception:
             logger.exception("cannot look at the pointers in %s, what is loaded goes on", models.served)

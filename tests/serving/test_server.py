@@ -48,6 +48,23 @@ def test_an_empty_folder_is_not_ready_until_a_model_comes(served: Served, start:
     assert running.client.get("/v2/health/ready").status_code == 200
 
 
+def test_it_prints_again_whenever_what_it_serves_changes(served: Served, start: Start) -> None:
+    running = start()
+    printed = running.process.stdout
+    assert printed
+    served.serve("people", "1")
+    line = printed.readline()
+    assert "is ready on http://" in line
+    assert line.endswith("people (version 1)\n")
+    time.sleep(0.2)  # looks that find nothing new
+    served.serve("people", "2")
+    assert printed.readline().endswith("people (version 2)\n")
+    (served.folder / "people" / "current.json").unlink()
+    assert "not ready" in printed.readline()
+    assert running.stop() == 0
+    assert printed.read() == ""
+
+
 def test_a_version_is_swapped_without_a_lost_request(served: Served, start: Start) -> None:
     served.serve("people", "1", slope=1.0)
     running = start()
