@@ -78,7 +78,7 @@ def promote(name: str, version: str) -> None:
 @cli.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=".")
 def init(folder: Path) -> None:
-    """Make FOLDER a workspace: DVC's files, and data/ with the datasets of the shipped recipes."""
+    """Make FOLDER a workspace: DVC's files, data/ with the datasets of the shipped recipes, docs/schema/ for editors."""
     from flows.data import init_workspace
 
     init_workspace(folder)
@@ -113,11 +113,9 @@ def data_build(name: str, force: bool) -> None:
 @click.argument("noun", type=click.Choice(["recipe", "dataset"]))
 def schema(noun: str) -> None:
     """Print the JSON Schema of a recipe or dataset file."""
-    import json
+    from tasks.schema import text
 
-    from tasks.schema import schema as json_schema
-
-    click.echo(json.dumps(json_schema(noun), indent=2))  # type: ignore[arg-type]
+    click.echo(text(noun), nl=False)  # type: ignore[arg-type]
 
 
 @cli.command()

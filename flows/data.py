@@ -31,14 +31,25 @@ def build_dataset(name: str, *, force: bool) -> str:
 def init_workspace(folder: Path) -> None:
     """Make the folder a workspace that can run the shipped recipes. What is there already stays as it is."""
     versioning.init(folder)
-    for file in shipped_datasets():
-        target = folder / "data" / file.name
+    copies = [(file, folder / "data" / file.name) for file in shipped_datasets()]
+    copies += [(file, folder / "docs" / "schema" / file.name) for file in shipped_schemas()]
+    for file, target in copies:
         if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
 
 
 def shipped_datasets() -> list[Path]:
-    """The dataset files of the shipped recipes: in the package where it was built, beside it in a clone."""
+    """The dataset files of the shipped recipes."""
+    return sorted(_shipped("datasets", "data").glob("*.yaml"))
+
+
+def shipped_schemas() -> list[Path]:
+    """The JSON Schemas that the first line of a recipe or dataset file names; made by `make schema`."""
+    return sorted(_shipped("schema", "docs/schema").glob("*.json"))
+
+
+def _shipped(inside: str, beside: str) -> Path:
+    """A folder in the package where it was built, beside it in a clone."""
     package = Path(str(resources.files("flows")))
-    folder = package / "datasets" if (package / "datasets").is_dir() else package.parent / "data"
-    return sorted(folder.glob("*.yaml"))
+    return package / inside if (package / inside).is_dir() else package.parent / beside

@@ -55,7 +55,8 @@ def test_the_wheel_holds_all_that_runs_and_nothing_else(wheel: Path) -> None:
     names = set(ZipFile(wheel).namelist())
     recipes = {f"flows/recipes/{path.name}" for path in (REPOSITORY / "flows" / "recipes").glob("*.yaml")}
     datasets = {f"flows/datasets/{path.name}" for path in (REPOSITORY / "data").glob("*.yaml")}
-    assert recipes | datasets | {"flows/py.typed", "tasks/py.typed", "deploy/py.typed", "tasks/core/recipe.py"} <= names
+    schemas = {f"flows/schema/{path.name}" for path in (REPOSITORY / "docs" / "schema").glob("*.json")}
+    assert recipes | datasets | schemas | {"flows/py.typed", "tasks/py.typed", "deploy/py.typed", "tasks/core/recipe.py"} <= names
     assert {name.partition("/")[0] for name in names} == {"flows", "tasks", "deploy", f"maasflow-{PROJECT['version']}.dist-info"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
 

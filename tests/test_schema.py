@@ -1,10 +1,12 @@
 """The schemas that editors read: as the code is, and of one mind with it."""
 
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
+from flows.data import init_workspace
 from tasks.core.config import read_yaml
 from tasks.core.workspace import Workspace
 from tasks.schema import NOUNS, Noun, schema, text
@@ -48,6 +50,17 @@ def test_a_shipped_file_is_valid_and_names_its_schema(noun: Noun, path: Any) -> 
 def test_a_shipped_file_is_read_by_the_code(noun: Noun, path: Any) -> None:
     shipped = Workspace(REPOSITORY)
     assert shipped.recipe(path.stem) if noun == "recipe" else shipped.dataset(path.stem)
+
+
+def test_a_new_workspace_has_the_schemas_that_its_files_name(tmp_path: Path) -> None:
+    kept = tmp_path / "docs" / "schema" / "recipe.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("{}")
+    init_workspace(tmp_path)
+    assert kept.read_text() == "{}"
+    for path in (tmp_path / "data").glob("*.yaml"):
+        modeline = path.read_text(encoding="utf-8").splitlines()[0]
+        assert (path.parent / modeline.partition("$schema=")[2]).read_text(encoding="utf-8") == text("dataset")
 
 
 def test_the_smallest_files_are_accepted() -> None:
