@@ -197,7 +197,9 @@ def _library() -> tuple[Any, Any]:
             import great_expectations as gx  # noqa: PLC0415 - takes seconds
             from great_expectations.expectations import registry  # noqa: PLC0415
     except ImportError:
-        raise ConfigError("validation needs Great Expectations, which is not installed", "pip install 'maasflow[pipeline]'") from None
+        raise ConfigError(
+            "validation needs Great Expectations, which is not installed", "in maasflow's folder: pip install '.[pipeline]'"
+        ) from None
     return gx, registry
 
 

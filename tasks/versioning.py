@@ -292,7 +292,7 @@ def _failure_of_dvc(stderr: Path, code: int) -> BaseException:
     if known:
         return known
     if "No module named dvc" in errors:
-        return MaasflowError("versions of data need DVC, which is not installed", "pip install 'maasflow[pipeline]'")
+        return MaasflowError("versions of data need DVC, which is not installed", "in maasflow's folder: pip install '.[pipeline]'")
     if "Unable to acquire lock" in errors or "is busy, it is being blocked" in errors:
         return MaasflowError("another DVC command is running in this workspace", "wait until it has ended, then run this again")
     ended = re.search(r"tasks\.(\w+) (\S+), exited with (-?\d+)", errors)
