@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a recipe, found before any work is done for it."""
+"""Everything that can be wrong with a recipe's components, found before anything is trained."""
 
 from tasks.compression import COMPRESSORS
 from tasks.core.recipe import Recipe

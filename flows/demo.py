@@ -43,7 +43,7 @@ def run_demo() -> None:
     print(f"answer over HTTP   {label}  (probability {predicted['probabilities'][label]:.3f}, version {answer['version']})")
     print(f"maasflow predict   {alone['label']}  (probability {alone['probabilities'][alone['label']]:.3f})")
     print(f"true label         {truth}")
-    if alone["label"] != label:
+    if alone != predicted:
         raise MaasflowError("the server and `maasflow predict` disagree", "this is a defect of maasflow: please report it")
 
 

@@ -11,6 +11,7 @@ from flows.server import prefect_server
 from flows.summary import Summary
 from tasks.core.errors import RegistryError
 from tasks.core.imports import quick_imports
+from tasks.core.served import pointed_at
 
 
 def run_recipe(recipe: str, settings: tuple[str, ...] = (), *, force: bool = False) -> Summary:
@@ -45,23 +46,27 @@ def find_finished(job: Job) -> Summary | None:
     with ThreadPoolExecutor(1) as pool:
         # DVC is a process of its own: MLflow is imported meanwhile.
         current = pool.submit(versioning.is_current, job.workspace, job.recipe.dataset)
-        registered = _is_registered(job, summary)
-        return summary if current.result() and registered else None
+        released = _released(job, summary)
+        return released if current.result() else None
 
 
-def _is_registered(job: Job, summary: Summary) -> bool:
+def _released(job: Job, summary: Summary) -> Summary | None:
+    """The summary with what the registry says of its release now; None where that is gone, or is champion and not here to serve."""
     with quick_imports():
-        from tasks.tracking import Run
+        from tasks.tracking import CHAMPION, Run
 
     try:
         release = job.tracking.version(summary.name, summary.version)
     except RegistryError:
-        return False
-    run = Run(job.tracking, summary.run, "")
+        return None
+    served = pointed_at(job.workspace.served / summary.name) == summary.version
+    if release.run != summary.run or (CHAMPION in release.aliases and not served):
+        return None
+    run = Run(job.tracking, summary.run)
     if not run.ended():
         # Killed after its last stage, before it could say so.
         run.end()
-    return release.run == summary.run
+    return summary.model_copy(update={"alias": ", ".join(release.aliases)})
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Prefect's API for a run on one machine: a server of our own beside the run, where no other is configured.
 
-It keeps its state in the workspace, so that `maasflow ui` shows past runs. It is started before the heavy imports and is
+It keeps its state in the workspace's `.maasflow/prefect`. It is started before the heavy imports and is
 up when they are done; Prefect's own temporary server starts only once a flow begins, with every service, and takes three
 times as long.
 """

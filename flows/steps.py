@@ -2,7 +2,10 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task, task
@@ -17,7 +20,7 @@ from tasks.compress import CompressResult
 from tasks.compress import compress as compress_stage
 from tasks.core.bundle import DatasetVersion
 from tasks.core.encoded import Encoded
-from tasks.core.errors import DataError, MaasflowError, RegistryError, SourceError
+from tasks.core.errors import DataError, MaasflowError, RegistryError, UnreachableError
 from tasks.core.git import current_commit
 from tasks.core.stages import Done
 from tasks.deploy import deploy as deploy_stage
@@ -47,9 +50,7 @@ _log = logging.getLogger("maasflow")
 
 def _may_pass(_task: object, _run: object, state: State[object]) -> bool:
     """Only a source or a registry that was away is worth another try: the same computation ends the same way."""
-    return isinstance(state.data, SourceError | RegistryError) or isinstance(
-        getattr(state.data, "exception", None), SourceError | RegistryError
-    )
+    return isinstance(getattr(state.data, "result", state.data), UnreachableError | RegistryError)
 
 
 def step(*, timeout: float, retries: int = 0) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -86,7 +87,7 @@ def step(*, timeout: float, retries: int = 0) -> Callable[[Callable[P, R]], Call
     return decorate
 
 
-@step(timeout=6 * _HOURS, retries=2)
+@step(timeout=6 * _HOURS, retries=1)
 def data(job: Job) -> DatasetVersion:
     """Ask DVC for the dataset; a failed validation goes to MLflow before it stops the run."""
     build = take_up() or versioning.begin(job.workspace, job.recipe.dataset, force=job.force, log=_log.info)
@@ -99,7 +100,8 @@ def data(job: Job) -> DatasetVersion:
     try:
         version = build.result(tell)
     except DataError:
-        _log_failed_validation(job)
+        with suppress(RegistryError):
+            _log_failed_validation(job)
         raise
     checks = len(read_report(job.workspace, version.name).checks)
     rows = ", ".join(f"{rows:,} {split}" for split, rows in version.rows.items())
@@ -113,7 +115,7 @@ def data(job: Job) -> DatasetVersion:
 def begin(job: Job, version: DatasetVersion) -> Run:
     """The MLflow run of this content: parameters, dataset, validation and recipe."""
     commit = current_commit(job.workspace.root)
-    run = job.tracking.run(job.name, f"{job.recipe_name} {version.digest[:8]}", job.keys(version).release)
+    run = job.tracking.run(job.name, f"{job.recipe_name} {version.digest[:8]}", job.keys(version).release, new=job.force)
     run.params(_flat(job.recipe.model_dump(mode="json")))
     run.tags(
         {
@@ -220,12 +222,10 @@ def compress(
 def gate(job: Job, run: Run, version: DatasetVersion, encoded: Done[EncodeResult], compressed: Done[CompressResult]) -> GateResult:
     """Judge the release. A failed gate is for `register` to stop at, so that the verdicts are in MLflow first."""
     with job.timed("gate") as figure:
-        champion = job.tracking.aliased(job.name, CHAMPION)
-        folder = job.workspace.state / "champion" / job.name / champion.version if champion else None
-        served = (champion.version, job.tracking.fetch_bundle(job.name, champion.version, folder)) if champion and folder else None
-        result = gate_stage(
-            job.recipe, job.dataset, Encoded(encoded.folder), job.workspace.prepared(version.name), compressed.folder, served
-        )
+        with _champion(job) as champion:
+            result = gate_stage(
+                job.recipe, job.dataset, Encoded(encoded.folder), job.workspace.prepared(version.name), compressed.folder, champion
+            )
         run.text(result.table() + "\n", "gates/verdicts.txt")
         run.text(result.model_dump_json(indent=1), "gates/verdicts.json")
         run.tags({"gates": "passed" if result.passed else "failed"})
@@ -273,6 +273,21 @@ def deploy(job: Job) -> None:
         if job.name in result.failed:
             raise MaasflowError(f"{job.name} was released but is not served: {result.failed[job.name]}", "run the same command again")
         figure.append(f"{len(result.served)} model{'s' * (len(result.served) != 1)} ready to serve")
+
+
+@contextmanager
+def _champion(job: Job) -> Iterator[tuple[str, Path] | None]:
+    """The champion's version and its bundle, where the recipe has a gate that asks for it."""
+    release = job.tracking.aliased(job.name, CHAMPION) if any(spec.get("kind") == "champion" for spec in job.recipe.gates) else None
+    if release is None:
+        yield None
+        return
+    here = job.workspace.served / job.name / release.version
+    if here.is_dir():
+        yield release.version, here
+        return
+    with TemporaryDirectory() as folder:
+        yield release.version, job.tracking.fetch_bundle(job.name, release.version, Path(folder))
 
 
 def _log_epochs(run: Run, *epochs: Epoch) -> None:

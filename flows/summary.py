@@ -36,10 +36,10 @@ class Summary(StageResult):
         if self.alias == "champion":
             then = f"maasflow serve    or    maasflow predict {self.name} FILE"
         else:
-            then = f"maasflow promote {self.name} {self.version}    once it is reviewed"
+            then = f"maasflow promote {self.name} {self.version}    {'once it is reviewed' if self.alias else 'to serve it again'}"
         lines += [
             "",
-            f"release  {self.name} version {self.version} ({self.alias})",
+            f"release  {self.name} version {self.version} ({self.alias or 'superseded'})",
             f"dataset  {self.dataset} {self.digest}",
             f"run      {self.run} in MLflow (maasflow ui)",
             f"next     {then}",

@@ -1,5 +1,6 @@
 """The training flow: from a versioned dataset to a release, in the order of the picture in the README."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from prefect.runtime import flow_run
 
 from flows import steps
 from flows.check import check
+from flows.environment import quiet_libraries
 from flows.job import Job
 from flows.summary import Summary
 from tasks.core.errors import MaasflowError, RegistryError
@@ -25,6 +27,7 @@ def training(recipe: str, settings: list[str] | None = None, *, force: bool = Fa
 
     `settings` are `key.path=value` differences from the recipe file; `force` does every stage again.
     """
+    quiet_libraries(debug=os.environ.get("MAASFLOW_DEBUG") == "1")
     job = Job.open(recipe, tuple(settings or ()), force=force, root=workspace)
     check(job.recipe)
     version = steps.data(job)

@@ -54,7 +54,7 @@ class GateResult(StageResult):
         if failed:
             raise GateError(
                 f"{len(failed)} of {len(self.verdicts)} gates failed ({', '.join(failed)}); nothing was registered\n{self.table()}",
-                "train a better model, or change the limit under 'gates' in the recipe; the MLflow run keeps all that was measured",
+                "train a better model, or change or drop the gate under 'gates' in the recipe; the MLflow run keeps all that was measured",
             )
 
     @property

@@ -2,15 +2,13 @@
 
 import shutil
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed
 from pathlib import Path
 
 from tasks.compress import CompressResult
 from tasks.core.bundle import Bundle, Lineage
 from tasks.core.git import Commit
 from tasks.core.recipe import Recipe
-from tasks.core.stages import StageResult, link_file
+from tasks.core.stages import StageResult, library_versions, link_file
 from tasks.evaluate import EvaluateResult
 from tasks.export import BUNDLE
 from tasks.gate import GateResult
@@ -18,7 +16,6 @@ from tasks.tracking import BUNDLE_PATH, CHALLENGER, Run
 
 _LONGEST = 5000
 """Characters of a description in MLflow's tables."""
-_VERSIONS = ("maasflow", "torch", "onnxruntime-gpu", "onnxruntime", "onnx", "numpy")
 
 
 class RegisterResult(StageResult):
@@ -85,7 +82,7 @@ def _finish(recipe: Recipe, run: Run, commit: Commit, compressed: Path, out: Pat
         git_dirty=commit.dirty,
         mlflow_run=run.id,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions=_versions(),
+        versions=library_versions(),
     )
     return Bundle(folder, source.manifest.replace(recipe=recipe.model_dump(mode="json"), lineage=lineage)).write()
 
@@ -94,13 +91,3 @@ def _machine(bundle: Bundle) -> str:
     """Where the variant was measured."""
     found = bundle.manifest.variant().measurements
     return f"{found.machine.processor}, {found.machine.cores} cores" if found else "not measured"
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _VERSIONS:
-        try:
-            found[name] = installed(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -92,16 +92,20 @@ class Tracking:
             return f"look at {self.folder}, where the embedded store is; moved away, a new one is made"
         return "start the server, see its log, or correct MLFLOW_TRACKING_URI; without that variable the embedded store is used"
 
-    def run(self, experiment: str, name: str, key: str) -> "Run":
-        """The run for this content, which is the one that a killed forerunner began, if any."""
+    def run(self, experiment: str, name: str, key: str, *, new: bool = False) -> "Run":
+        """The run for this content: unless it is to be `new`, the one that a killed or failed forerunner began, if any."""
         with self.reachable():
             where = self._experiment(experiment)
-            found = self.client.search_runs([where], f"tags.`{KEY}` = '{key}' and attributes.status != 'FINISHED'", max_results=1)
+            found = (
+                []
+                if new
+                else self.client.search_runs([where], f"tags.`{KEY}` = '{key}' and attributes.status != 'FINISHED'", max_results=1)
+            )
             if found:
                 self.client.update_run(found[0].info.run_id, status="RUNNING")
-                return Run(self, found[0].info.run_id, where)
+                return Run(self, found[0].info.run_id)
             made = self.client.create_run(where, tags={KEY: key}, run_name=name)
-            return Run(self, made.info.run_id, where)
+            return Run(self, made.info.run_id)
 
     def release_of(self, name: str, run: str) -> Release | None:
         """The version that the run's bundle was registered as, or None."""
@@ -202,7 +206,6 @@ class Run:
 
     tracking: Tracking
     id: str
-    experiment: str
 
     def metrics(self, values: Iterable[tuple[str, float, int, float]]) -> None:
         """Metrics as (name, value, step, unix time in seconds), in as few calls as MLflow allows."""

@@ -96,7 +96,7 @@ def test_its_tags_are_what_a_reviewer_needs(do: Register, tracking: Tracking, st
 def test_its_description_is_the_recipes_and_the_gates_table(do: Register, tracking: Tracking, stages: Stages) -> None:
     judged = gates(stages)
     do(judged=judged, description="Points in the plane.")
-    assert tracking.client.get_model_version("points", "1").description == f"Points in the plane.\n\n{judged.table()}"
+    assert tracking.client.get_model_version("points", "1").description == f"Points in the plane.\n\n{judged.markdown()}"
 
 
 def test_a_description_beyond_mlflows_tables_is_cut(do: Register, tracking: Tracking) -> None:

@@ -52,8 +52,8 @@ def test_other_content_is_another_run(tracking: Tracking) -> None:
 
 def test_a_deleted_experiment_is_restored_with_its_runs(tracking: Tracking) -> None:
     run = tracking.run("points", "first", "k")
-    tracking.client.delete_experiment(run.experiment)
-    assert tracking.run("points", "again", "k").experiment == run.experiment
+    tracking.client.delete_experiment(experiment_of(tracking, run))
+    assert experiment_of(tracking, tracking.run("points", "again", "k")) == experiment_of(tracking, run)
 
 
 def test_two_that_make_the_experiment_at_once_share_it(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,7 @@ def test_two_that_make_the_experiment_at_once_share_it(tracking: Tracking, monke
     look = tracking.client.get_experiment_by_name
     answers = iter([None])
     monkeypatch.setattr(tracking.client, "get_experiment_by_name", lambda name: next(answers, look(name)))
-    assert tracking._experiment("points") == run.experiment
+    assert tracking._experiment("points") == experiment_of(tracking, run)
 
 
 def everything(run: Run, folder: Path) -> None:
@@ -214,3 +214,7 @@ def test_a_full_disk_is_told_as_such(small_disk: Path, empty_store: Path) -> Non
     run = tracking.run("points", "first", "k")
     with pytest.raises(MaasflowError, match="the disk is full"):
         run.metrics(("loss", 0.5, step, 1.0) for step in range(100_000))
+
+
+def experiment_of(tracking: Tracking, run: Run) -> str:
+    return str(tracking.client.get_run(run.id).info.experiment_id)

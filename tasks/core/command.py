@@ -82,5 +82,8 @@ def read_failure(path: Path) -> MaasflowError | None:
         found = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-    kinds: dict[str, type[MaasflowError]] = {kind.__name__: kind for kind in MaasflowError.__subclasses__()}
+    direct = MaasflowError.__subclasses__()
+    kinds: dict[str, type[MaasflowError]] = {
+        kind.__name__: kind for kind in (*direct, *(below for kind in direct for below in kind.__subclasses__()))
+    }
     return kinds.get(found["kind"], MaasflowError)(found["what"], found["do"])

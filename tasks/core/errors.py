@@ -34,6 +34,10 @@ class SourceError(MaasflowError):
     """Raw data that cannot be reached or read."""
 
 
+class UnreachableError(SourceError):
+    """A remote source that did not answer: another try may find it there."""
+
+
 class DataError(MaasflowError):
     """Data that was read but cannot be used: it failed validation, or is too small to split."""
 
@@ -61,6 +65,7 @@ def did_you_mean(value: object, choices: Iterable[object]) -> str:
     return f"; did you mean '{known[close[0]]}'?" if close else ""
 
 
+_OWN: Final = ("flows", "tasks", "deploy")
 _FULL: Final = ("database or disk is full", "no space left on device", "disk quota exceeded")
 
 
@@ -73,20 +78,32 @@ def explain(error: BaseException) -> MaasflowError | None:
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
-        if isinstance(cause, MaasflowError):
-            return cause
-        if _disk_is_full(cause):
-            name = getattr(cause, "filename", None)
-            where = f" while writing {name}" if name else ""
-            return MaasflowError(
-                f"the disk is full{where}",
-                "free some space (`maasflow clean` removes cached stages), then run the same command again: finished stages are kept",
-            )
-        if isinstance(cause, OSError) and cause.filename and cause.errno in (errno.EACCES, errno.EPERM):
-            return MaasflowError(f"no permission for {cause.filename}", "make it readable and writable for this account")
-        if isinstance(cause, OSError) and cause.filename and cause.errno == errno.EROFS:
-            return MaasflowError(f"{cause.filename} is on a read-only disk", "work in a folder that this account may write to")
+        known = cause if isinstance(cause, MaasflowError) else _of_the_system(cause)
+        if known:
+            return known
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return None
+
+
+def _of_the_system(error: BaseException) -> MaasflowError | None:
+    """What an error of the operating system, or of Python's own, means to a person."""
+    name = getattr(error, "filename", None)
+    if _disk_is_full(error):
+        return MaasflowError(
+            f"the disk is full{f' while writing {name}' if name else ''}",
+            "free some space (`maasflow clean` removes cached stages), then run the same command again: finished stages are kept",
+        )
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.partition(".")[0] not in _OWN:
+        return MaasflowError(
+            f"this needs the package '{error.name.partition('.')[0]}', which is not installed",
+            "install all of maasflow, in its folder: pip install '.[serve,pipeline]'",
+        )
+    if isinstance(error, TimeoutError):
+        return MaasflowError(f"it took too long: {error}", "run the same command again: finished stages are kept")
+    if name and isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
+        return MaasflowError(f"no permission for {name}", "make it readable and writable for this account")
+    if name and isinstance(error, OSError) and error.errno == errno.EROFS:
+        return MaasflowError(f"{name} is on a read-only disk", "work in a folder that this account may write to")
     return None
 
 

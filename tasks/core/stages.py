@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -31,6 +32,8 @@ class StageResult(Config):
 
 
 ResultT = TypeVar("ResultT", bound=StageResult)
+
+LIBRARIES: Final = ("maasflow", "torch", "onnxruntime-gpu", "onnxruntime", "onnx", "numpy")
 
 RECORD: Final = "result.json"
 """What a stage found, beside what it made. It is written last, so a folder that has it is whole."""
@@ -56,12 +59,23 @@ def content_key(*parts: Any) -> str:
 
 @cache
 def code_key() -> str:
-    """A digest of the source of all stages: changed code is changed content."""
+    """A digest of the source of all stages and of the libraries that compute: changed code is changed content."""
     root = Path(__file__).parents[1]
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(json.dumps(library_versions()).encode())
     for path in sorted(root.rglob("*.py")):
         digest.update(str(path.relative_to(root)).encode() + path.read_bytes())
     return digest.hexdigest()[:24]
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the installed libraries that a result depends on."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ class NotWorseThanChampion(Gate):
         if champion is None:
             return Verdict(gate="champion", what="no champion yet", measured=None, limit=limit, margin=None, passed=True)
         if champion.scored is None:
-            what = f"cannot be compared with champion {champion.version}: {champion.why}; drop this gate for one release to replace it"
+            what = f"cannot be compared with champion {champion.version}: {champion.why}"
             return Verdict(gate="champion", what=what, measured=None, limit=limit, margin=None, passed=False)
         difference = paired_difference(evidence.scored, champion.scored, evidence.metric, evidence.resamples, evidence.seed)
         name = evidence.metric.replace("_", " ")

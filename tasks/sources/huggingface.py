@@ -9,7 +9,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from tasks.core.dataset import Dataset
-from tasks.core.errors import SourceError
+from tasks.core.errors import SourceError, UnreachableError
 from tasks.core.raw import read_parquet
 from tasks.core.workspace import Workspace
 from tasks.sources import Part, Source
@@ -71,9 +71,9 @@ class HuggingFaceSource(Source):
             )
         return files
 
-    def _unreachable(self, split: str, mirror: Path | None, why: str) -> SourceError:
+    def _unreachable(self, split: str, mirror: Path | None, why: str) -> UnreachableError:
         tried = f"{MIRROR} has no {mirror.name}/{split}.parquet, and " if mirror else ""
-        return SourceError(
+        return UnreachableError(
             f"the split '{split}' of '{self.id}' cannot be fetched: {tried}the hub does not answer ({why})",
             f"set {MIRROR} to a folder with {self.id.rpartition('/')[2]}/{split}.parquet, or use a local file: source: {{kind: parquet, path: …}}",
         )

@@ -53,7 +53,15 @@ def patched(folder: Path, patch: str, *arguments: str) -> Ended:
     """Run the command in a process whose code was changed by the statements of `patch`."""
     script = f"import os, signal, sys\n{patch}\nfrom flows.cli import main\nsys.argv = ['maasflow', *{list(arguments)!r}]\nmain()"
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=folder, env=environment(), capture_output=True, text=True, check=False, timeout=240
+        [sys.executable, "-c", script],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+        # A process group of its own, which a patch can kill as a whole.
+        start_new_session=True,
     )
     return Ended(done.returncode, done.stdout, done.stderr)
 

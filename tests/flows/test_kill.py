@@ -11,10 +11,11 @@ from tests.flows.conftest import KILLED, maasflow, make_workspace, patched
 _WHEN_THERE = """
 import threading, time
 from pathlib import Path
+assert not {condition}, "it is there before the stage begins"
 def watch():
     while not {condition}:
         time.sleep(0.001)
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.killpg(0, signal.SIGKILL)
 threading.Thread(target=watch, daemon=True).start()
 """
 
@@ -52,7 +53,7 @@ def before(module: str, owner: str, name: str, calls: int = 0) -> str:
 
 
 STAGES = {
-    "fetch": _WHEN_THERE.format(condition="Path('.maasflow/locks').exists()"),
+    "fetch": _WHEN_THERE.format(condition="Path('.maasflow/locks/data-digits.lock').exists()"),
     "validate": _WHEN_THERE.format(condition="Path('data/digits/raw').exists()"),
     "prepare": _WHEN_THERE.format(condition="Path('data/digits/validated/report.json').exists()"),
     "begin": before("tasks.tracking", "Run", "dataset"),

@@ -3,11 +3,14 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
+from tests.conftest import REPOSITORY
 from tests.flows.conftest import environment, maasflow
 
 pytestmark = pytest.mark.slow
@@ -134,5 +137,62 @@ def test_a_run_in_another_folder_than_the_workspaces(released: Path, tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
-def test_environment_leads_nowhere_else() -> None:
-    assert not any(name.startswith("MLFLOW_TRACKING") for name in environment())
+def test_a_release_that_another_superseded_says_so_and_a_lost_bundle_is_brought_back(released: Path, tmp_path: Path) -> None:
+    workspace = Path(shutil.copytree(released, tmp_path / "workspace", symlinks=True))
+    shutil.rmtree(workspace / ".maasflow" / "served")
+    assert "deploy    run" in maasflow(workspace, "run", "small").out
+    assert (workspace / ".maasflow/served/small/current.json").is_file()
+    assert maasflow(workspace, "run", "small", "--set", "training.seed=1").code == 0
+    assert "(superseded)" in maasflow(workspace, "run", "small").out
+
+
+_AS_A_WORKER = """
+import sys
+from pathlib import Path
+import flows.steps
+from flows.training import training
+from tasks.core.errors import RegistryError
+work, tried = flows.steps.register_stage, []
+def away_at_first(*arguments, **keywords):
+    tried.append(1)
+    if len(tried) == 1:
+        raise RegistryError("away", "try again")
+    return work(*arguments, **keywords)
+flows.steps.register_stage = away_at_first
+summary = training("small", workspace=Path(sys.argv[1]))
+print(summary.name, summary.version, summary.alias, len(tried))
+"""
+
+
+def test_the_flow_runs_as_a_worker_would_run_it_and_tries_an_absent_registry_again(ready: Path) -> None:
+    command = [sys.executable, "-c", _AS_A_WORKER, str(ready)]
+    environ = environment(PREFECT_HOME=str(ready / "prefect"))
+    done = subprocess.run(command, env=environ, cwd=ready, capture_output=True, text=True, check=False, timeout=240)
+    assert done.stdout.splitlines()[-1:] == ["small 1 champion 2"], done.stderr
+
+
+def test_the_demo_answers_over_http_as_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    assert maasflow(tmp_path, "init", str(folder)).code == 0
+    done = maasflow(folder, "demo")
+    assert done.code == 0, done.err
+    table = [line.split()[0] for line in (REPOSITORY / "README.md").read_text().split("```text\n")[1].split("```")[0].splitlines()]
+    assert [line.split()[0] for line in done.out.strip().splitlines()[: len(table)]] == table
+    metric = re.search(r"test accuracy ([\d.]+)", done.out)
+    assert metric
+    assert float(metric[1]) >= 0.96
+    assert re.search(r"chose int8_\w+: .* validation drop [-+]0\.00", done.out)
+    answers = re.findall(r"(?:answer over HTTP|maasflow predict) +(\d)  \(probability ([\d.]+)", done.out)
+    assert len(answers) == 2
+    assert answers[0] == answers[1]
+
+
+def test_mnist_mlp_reaches_what_the_classic_reaches(mirror: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mnist"
+    assert maasflow(tmp_path, "init", str(folder)).code == 0
+    done = maasflow(folder, "run", "mnist-mlp", MAASFLOW_MIRROR=str(mirror))
+    assert done.code == 0, done.err
+    metric = re.search(r"test accuracy ([\d.]+) \[.*\] on 10,000 rows", done.out)
+    assert metric
+    assert float(metric[1]) >= 0.975
+    assert "release  mnist-mlp version 1 (champion)" in done.out
