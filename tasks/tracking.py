@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Dataset as RunDataset
@@ -67,9 +68,9 @@ class Tracking:
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-        if self.embedded:
-            self.folder.mkdir(parents=True, exist_ok=True)
         with self.reachable():
+            if self.embedded:
+                _make_store(Path(self.uri.removeprefix("sqlite:///")))
             return MlflowClient(self.uri, os.environ.get("MLFLOW_REGISTRY_URI", self.uri))
 
     @property
@@ -267,6 +268,20 @@ class Run:
         """Status is FINISHED, FAILED or KILLED."""
         with self.tracking.reachable():
             self.tracking.client.set_terminated(self.id, status)
+
+
+def _make_store(path: Path) -> None:
+    """Make the embedded store, unless it is there, so that a kill leaves the whole of its tables or none: MLflow cannot mend a part."""
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if path.exists():
+            return
+        partial = path.with_suffix(".partial")
+        partial.unlink(missing_ok=True)
+        MlflowClient(f"sqlite:///{partial}").search_registered_models(max_results=1)
+        partial.rename(path)
 
 
 def tracking_uri(workspace: Workspace) -> str:

@@ -33,6 +33,12 @@ def test_every_command_is_named() -> None:
         assert all(f"maasflow {each}" in README for each in names)
 
 
+def test_every_option_is_named() -> None:
+    commands = [cli, *cli.commands.values()]
+    options = {name for command in commands for option in command.params for name in option.opts if name.startswith("--")}
+    assert options - {"--version"} <= set(re.findall(r"--[a-z-]+", README))
+
+
 def test_every_setting_is_named() -> None:
     sources = [path.read_text() for folder in ("flows", "tasks", "deploy") for path in (REPOSITORY / folder).rglob("*.py")]
     named = {name for source in sources for name in re.findall(r"MAASFLOW_[A-Z_]+", source)} - INTERNAL
@@ -78,9 +84,11 @@ def served(passengers: Path, answer_alone: str) -> Iterator[str]:
     with subprocess.Popen(command, cwd=passengers, env=environment(PATH=path), stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout
         address = re.search(r"http://127\.0\.0\.1:\d+", server.stdout.readline())
-        assert address, answer_alone
-        yield curl.replace("localhost:8000", address[0])
-        server.send_signal(signal.SIGTERM)
+        try:
+            assert address, answer_alone
+            yield curl.replace("localhost:8000", address[0])
+        finally:
+            server.send_signal(signal.SIGTERM)
 
 
 @pytest.mark.slow

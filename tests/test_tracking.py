@@ -2,7 +2,10 @@
 
 import os
 import shutil
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from tasks.core.errors import MaasflowError, RegistryError
 from tasks.core.workspace import Workspace
 from tasks.tracking import CHAMPION, KEY, Run, Tracking, tracking_uri
+from tests.conftest import REPOSITORY
 from tests.releases import add_champion, add_release, broken_server, stored
 from tests.tiny import VERSION, Stages
 
@@ -214,6 +218,28 @@ def test_a_full_disk_is_told_as_such(small_disk: Path, empty_store: Path) -> Non
     run = tracking.run("points", "first", "k")
     with pytest.raises(MaasflowError, match="the disk is full"):
         run.metrics(("loss", 0.5, step, 1.0) for step in range(100_000))
+
+
+_KILLED_AS_IT_IS_MADE = """
+import os, signal, sys, threading, time
+from pathlib import Path
+from tasks.core.workspace import Workspace
+from tasks.tracking import Tracking
+workspace = Workspace(Path(sys.argv[1]))
+def watch():
+    while not (workspace.mlruns / "mlflow.partial").exists():
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGKILL)
+threading.Thread(target=watch, daemon=True).start()
+Tracking.of(workspace).client
+"""
+
+
+def test_a_store_whose_making_was_killed_is_made_again(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", _KILLED_AS_IT_IS_MADE, str(tmp_path)], cwd=REPOSITORY, capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert not (tmp_path / "mlruns" / "mlflow.db").exists()
+    assert Tracking.of(Workspace(tmp_path)).champions() == {}
 
 
 def experiment_of(tracking: Tracking, run: Run) -> str:

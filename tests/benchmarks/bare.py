@@ -8,6 +8,7 @@ import io
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 
 os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true", GX_ANALYTICS_ENABLED="false")
@@ -21,6 +22,7 @@ import torch
 from accelerate import Accelerator
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
+from mlflow.entities import Metric
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from PIL import Image
@@ -95,8 +97,11 @@ for epoch in range(EPOCHS):
         probabilities = model(torch.from_numpy(x_val)).softmax(1).numpy()
     validation = log_loss(y_val, probabilities, labels=range(10))
     history.append(validation)
-    client.log_metric(run.info.run_id, "validation_log_loss", validation, step=epoch)
-    client.log_metric(run.info.run_id, "validation_accuracy", accuracy_score(y_val, probabilities.argmax(1)), step=epoch)
+    accuracy = accuracy_score(y_val, probabilities.argmax(1))
+    now = int(time.time() * 1000)
+    client.log_batch(
+        run.info.run_id, [Metric("validation_log_loss", validation, now, epoch), Metric("validation_accuracy", accuracy, now, epoch)]
+    )
     if validation < best:
         best = validation
         torch.save(model.state_dict(), FOLDER / "best.pt")
