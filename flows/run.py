@@ -73,7 +73,12 @@ def _released(job: Job, summary: Summary) -> Summary | None:
 def interrupt_deferred() -> Iterator[None]:
     """Let a Ctrl-C in the block take effect at its end: in the middle of an import, libraries swallow it."""
     told: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: told.append(number))
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:
+        # Ignored, as for a job in the background, or someone else's.
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda number, _: told.append(number))
     try:
         yield
     finally:
