@@ -2,7 +2,8 @@
 
 The raw data is read once, batch by batch. Great Expectations judges single rows, some ten thousand at a time, on frames of
 what the checks need (an image becomes the reason why it cannot be decoded), so that memory does not grow with images.
-Of every row 8 bytes are kept, to find repeats. Only the columns that `expectations.extra` names are held in full.
+Of every row 16 bytes are kept, to find repeats. Only the columns that `expectations.extra` names are held in full.
+Rows of classes that the dataset file drops are counted and otherwise treated as if they were not there.
 """
 
 import logging
@@ -20,7 +21,7 @@ from tasks.core.command import run_stage
 from tasks.core.content import Digests, digests
 from tasks.core.dataset import Column, Dataset
 from tasks.core.errors import DataError, InputError
-from tasks.core.raw import as_bytes, as_class, as_number, as_text, read_raw
+from tasks.core.raw import as_bytes, as_number, as_target, as_text, of_other_classes, read_raw
 from tasks.core.report import EXAMPLES, Check, Report
 from tasks.core.report import read_report as _read_report
 from tasks.core.stages import whole_folder, write_text
@@ -79,30 +80,34 @@ class _Tally:
     """What is counted over all rows."""
 
     rows: dict[str, int] = field(default_factory=dict)
-    classes: npt.NDArray[np.int64] | None = None
+    """Rows read, by part."""
+    others: int = 0
+    """Rows of other classes, which are dropped."""
+    classes: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     content: list[Digests] = field(default_factory=list)
+    number: list[npt.NDArray[np.int64]] = field(default_factory=list)
+    """Of each row in `content`, which of all rows read it is."""
 
-    def add(self, part: str, target: pa.Array, classes: int, content: Digests) -> None:
-        self.rows[part] = self.rows.get(part, 0) + len(content)
-        known = target.drop_null().to_numpy(zero_copy_only=False).astype(np.int64)
-        counts = np.bincount(known, minlength=classes).astype(np.int64)
-        self.classes = counts if self.classes is None else self.classes + counts
-        self.content.append(content)
+    @property
+    def kept(self) -> int:
+        return sum(self.rows.values()) - self.others
 
-    def place(self, index: int) -> str:
+    def place(self, number: int) -> str:
         """How a person would find the row with this number."""
         for part, rows in self.rows.items():
-            if index < rows:
-                return _place(part, index)
-            index -= rows
-        raise IndexError(index)
+            if number < rows:
+                return _place(part, number)
+            number -= rows
+        raise IndexError(number)
 
 
 def _derived(workspace: Workspace, name: str, dataset: Dataset, tally: _Tally) -> Iterator[dict[str, Any]]:
     """For each raw batch the columns that the checks are evaluated on."""
-    for part, batch in read_raw(workspace.raw(name), dataset):
-        start = tally.rows.get(part, 0)
-        columns: dict[str, Any] = {expectations.ROW: [_place(part, start + row) for row in range(batch.num_rows)]}
+    tally.classes = np.zeros(len(dataset.classes), np.int64)
+    for part, raw_batch in read_raw(workspace.raw(name), dataset):
+        start, before = tally.rows.get(part, 0), sum(tally.rows.values())
+        batch, numbers = _of_classes(raw_batch, dataset, tally)
+        columns: dict[str, Any] = {expectations.ROW: [_place(part, start + row) for row in numbers.tolist()]}
         typed = []
         for column, spec in dataset.columns.items():
             values, problems = _read(batch.column(column), spec)
@@ -111,8 +116,25 @@ def _derived(workspace: Workspace, name: str, dataset: Dataset, tally: _Tally) -
             columns[expectations.problem(column)] = problems
             missing = pc.and_(values.is_null(), problems.is_null())
             columns[expectations.present(column)] = pc.if_else(missing, pa.scalar(None, pa.float64()), pa.scalar(1.0))
-        tally.add(part, as_class(batch.column(dataset.label), dataset.classes), len(dataset.classes), digests(typed))
+        tally.rows[part] = start + raw_batch.num_rows
+        tally.content.append(digests(typed))
+        tally.number.append(before + numbers)
         yield columns
+
+
+def _of_classes(batch: pa.RecordBatch, dataset: Dataset, tally: _Tally) -> tuple[pa.RecordBatch, npt.NDArray[np.int64]]:
+    """Count the classes; (the rows without those of other classes, where those are dropped; which rows of the batch they are)."""
+    target = as_target(batch, dataset)
+    if dataset.classes:
+        known = target.drop_null().to_numpy(zero_copy_only=False)
+        tally.classes += np.bincount(known, minlength=len(dataset.classes))
+    others = of_other_classes(batch, target, dataset)
+    if others is None:
+        return batch, np.arange(batch.num_rows)
+    keep = pc.invert(others)
+    numbers = np.flatnonzero(keep.to_numpy(zero_copy_only=False))
+    tally.others += batch.num_rows - len(numbers)
+    return batch.filter(keep), numbers
 
 
 def _place(part: str, row: int) -> str:
@@ -196,16 +218,9 @@ def _kept_columns(dataset: Dataset, extras: list[expectations.Expected]) -> list
 
 def _of_table(dataset: Dataset, tally: _Tally) -> list[Check]:
     """What must hold of all rows together. Counted here: Great Expectations would want all of them in memory."""
-    wanted, rows = dataset.expectations, sum(tally.rows.values())
-    classes = np.zeros(len(dataset.classes), np.int64) if tally.classes is None else tally.classes
-    there = [name for name, count in zip(dataset.class_names, classes, strict=True) if count]
-    small = [
-        f"class {name}: {count:,} rows ({count / max(rows, 1):.2%})"
-        for name, count in zip(dataset.class_names, classes, strict=True)
-        if count < wanted.smallest_class * rows or not count
-    ]
+    wanted, rows = dataset.expectations, tally.kept
     repeats, examples = _repeats(tally)
-    return [
+    checks = [
         Check(
             expectation="expect_table_row_count_to_be_between",
             success=rows >= wanted.minimum_rows,
@@ -218,29 +233,56 @@ def _of_table(dataset: Dataset, tally: _Tally) -> list[Check]:
             examples=examples,
             detail=f"at most {wanted.duplicates:.2%} repeat another row (`duplicates`); found {repeats / max(rows, 1):.2%}",
         ),
+    ]
+    return checks + (_of_classes_together(dataset, dataset.label, tally) if dataset.label else [])
+
+
+def _of_classes_together(dataset: Dataset, label: str, tally: _Tally) -> list[Check]:
+    """What must hold of the label over all rows."""
+    wanted, rows = dataset.expectations, tally.kept
+    counted = list(zip(dataset.class_names, tally.classes.tolist(), strict=True))
+    there = [name for name, count in counted if count]
+    small = [
+        f"class {name}: {count:,} rows ({count / max(rows, 1):.2%})"
+        for name, count in counted
+        if count < wanted.smallest_class * rows or not count
+    ]
+    checks = [
         Check(
             expectation="expect_two_classes_or_more",
-            column=dataset.label,
+            column=label,
             success=len(there) >= 2,
             detail=f"at least two classes; found {', '.join(there) or 'none'}"[:120],
         ),
         Check(
             expectation="expect_class_shares_to_be_at_least",
-            column=dataset.label,
+            column=label,
             success=not small,
             unexpected=len(small),
             examples=tuple(small[:EXAMPLES]),
             detail=f"each class at least {wanted.smallest_class:.2%} of all rows (`smallest_class`)",
         ),
     ]
+    if dataset.columns[label].others == "drop":
+        detail = f"rows of other classes are left out (`others: drop`); found {tally.others:,} of {sum(tally.rows.values()):,}"
+        checks.append(
+            Check(expectation="expect_other_classes_to_be_dropped", column=label, success=True, unexpected=tally.others, detail=detail)
+        )
+    return checks
 
 
 def _repeats(tally: _Tally) -> tuple[int, tuple[str, ...]]:
     """Rows that repeat an earlier one, and the first of them."""
     content = np.concatenate(tally.content) if tally.content else np.empty(0, np.uint64)
-    _, first, which = np.unique(content, return_index=True, return_inverse=True)
-    later = np.flatnonzero(first[which] != np.arange(len(content)))
-    return len(later), tuple(f"{tally.place(int(row))} repeats {tally.place(int(first[which[row]]))}" for row in later[:EXAMPLES])
+    number = np.concatenate(tally.number) if tally.number else np.empty(0, np.int64)
+    order = np.argsort(content, kind="stable")
+    later = order[1:][content[order[1:]] == content[order[:-1]]]
+    return len(later), tuple(_repeat(tally, content, number, row) for row in np.sort(later)[:EXAMPLES].tolist())
+
+
+def _repeat(tally: _Tally, content: Digests, number: npt.NDArray[np.int64], row: int) -> str:
+    first = int(np.argmax(content == content[row]))
+    return f"{tally.place(int(number[row]))} repeats {tally.place(int(number[first]))}"
 
 
 if __name__ == "__main__":

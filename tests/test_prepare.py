@@ -115,7 +115,13 @@ def test_cleaning(workspace: Workspace, add_dataset: AddDataset) -> None:
     dirty: list[tuple[Any, str]] = [(f"  {nfd}\n", "yes"), ("café", "yes"), ("", "no"), ("   ", "no"), (None, "no"), ("text 1", "yes")]
     splits = prepared(workspace, texts(workspace, add_dataset, many(300) + dirty))
     assert values(splits) == sorted(["café", *(text for text, _ in many(300))])
-    assert read_summary(workspace.prepared("texts")).dropped == {"empty": 3, "unusable": 0, "duplicate": 2, "also_held_out": 0}
+    assert read_summary(workspace.prepared("texts")).dropped == {
+        "empty": 3,
+        "unusable": 0,
+        "other_class": 0,
+        "duplicate": 2,
+        "also_held_out": 0,
+    }
     splits = prepared(workspace, texts(workspace, add_dataset, [*many(300), *dirty[:2], dirty[-1]], cleaning=[]))
     assert values(splits) == sorted([f"  {nfd}\n", "café", "text 1", *(text for text, _ in many(300))])
 
@@ -156,6 +162,64 @@ def test_numbers_categories_and_labels_are_read_by_their_type(workspace: Workspa
     assert set(table["port"].to_pylist()) == {"0", "1", "2", None}
     assert table["age"].null_count == 60
     assert set(table[TARGET].to_pylist()) == {0, 1}
+
+
+def test_rows_of_other_classes_are_dropped_and_counted(workspace: Workspace, add_dataset: AddDataset) -> None:
+    rows = [*many(300), *((f"other {row}", "maybe") for row in range(40))]
+    name = texts(workspace, add_dataset, rows)
+    columns = TEXTS | {"label": {"type": "label", "classes": ["no", "yes"], "others": "drop"}}
+    add_dataset(name, {"kind": "parquet", "path": "texts.parquet"}, columns)
+    assert values(prepared(workspace, name)) == sorted(text for text, _ in many(300))
+    dropped = read_summary(workspace.prepared(name)).dropped
+    assert (dropped["other_class"], dropped["unusable"]) == (40, 0)
+
+
+def test_by_order_the_last_rows_are_held_out_and_none_is_taken_out(workspace: Workspace, add_dataset: AddDataset) -> None:
+    rows = [(text, label) for text, label in many(50) for _ in range(2)]
+    splits = prepared(workspace, texts(workspace, add_dataset, rows, cleaning=[], split={"by": "order", "validation": 0.05, "test": 0.1}))
+    read = {name: split.table["text"].to_pylist() for name, split in splits.items()}
+    assert [text for name in ("train", "validation", "test") for text in read[name]] == [text for text, _ in rows]
+    assert {name: len(found) for name, found in read.items()} == {"train": 85, "validation": 5, "test": 10}
+
+
+def test_by_order_a_sources_own_split_is_kept(workspace: Workspace, add_dataset: AddDataset) -> None:
+    paths = {}
+    for part, count, start in (("train", 100, 0), ("test", 20, 90)):
+        pq.write_table(pa.table({"text": [text for text, _ in many(count, start)]}), workspace.root / f"{part}.parquet")
+        paths[part] = f"{part}.parquet"
+    columns = {"text": {"type": "text"}}
+    splits = prepared(workspace, add_dataset("x", {"kind": "parquet", "path": paths}, columns, cleaning=[], split={"by": "order"}))
+    assert splits["train"].table["text"].to_pylist() == [text for text, _ in many(90)]
+    assert splits["validation"].table["text"].to_pylist() == [text for text, _ in many(10, 90)]
+    assert splits["test"].table["text"].to_pylist() == [text for text, _ in many(20, 90)]
+
+
+def test_a_label_sorted_by_class_cannot_be_split_by_order(workspace: Workspace, add_dataset: AddDataset) -> None:
+    rows = sorted(many(100), key=lambda row: row[1])
+    fetch(workspace, texts(workspace, add_dataset, rows, split={"by": "order"}))
+    with pytest.raises(DataError, match="validation has no row of class 'no'; test has no row of class 'no'") as caught:
+        prepare(workspace, "texts")
+    assert "`split.by: content`" in caught.value.do
+
+
+def test_without_a_label_every_target_is_0_and_there_are_no_classes(workspace: Workspace, add_dataset: AddDataset) -> None:
+    pq.write_table(pa.table({"text": [text for text, _ in many(60)]}), workspace.root / "x.parquet")
+    name = add_dataset("x", {"kind": "parquet", "path": "x.parquet"}, {"text": {"type": "text"}})
+    splits = prepared(workspace, name)
+    assert {target for split in splits.values() for target in split.targets.tolist()} == {0}
+    summary = read_summary(workspace.prepared(name))
+    assert summary.classes == {"train": {}, "validation": {}, "test": {}}
+    assert summary.rows == {name: len(split) for name, split in splits.items()}
+    assert sum(summary.rows.values()) == 60
+
+
+def test_too_few_rows_without_a_label(workspace: Workspace, add_dataset: AddDataset) -> None:
+    pq.write_table(pa.table({"text": ["a", "b"]}), workspace.root / "x.parquet")
+    source, columns = {"kind": "parquet", "path": "x.parquet"}, {"text": {"type": "text"}}
+    fetch(workspace, add_dataset("x", source, columns, split={"by": "order"}))
+    with pytest.raises(DataError, match=r"data/x\.yaml: 2 rows are too few to split: train has no row\n") as caught:
+        prepare(workspace, "x")
+    assert caught.value.do.startswith("add rows, enlarge `split.validation`")
 
 
 def test_too_few_rows_name_the_class_and_a_seed_that_helps(workspace: Workspace, add_dataset: AddDataset) -> None:

@@ -15,6 +15,7 @@ from tasks.core.report import Check
 from tasks.core.workspace import Workspace
 from tasks.fetch import fetch
 from tasks.validate import read_report, validate
+from tests.conftest import PEOPLE
 
 AddDataset = Callable[..., str]
 
@@ -74,6 +75,37 @@ def test_ten_rows_of_one_class(workspace: Workspace, add_people: AddDataset) -> 
     assert set(checks) == {"expect_table_row_count_to_be_between", "expect_two_classes_or_more", "expect_class_shares_to_be_at_least"}
     assert checks["expect_table_row_count_to_be_between"].detail == "at least 50 rows (`minimum_rows`); found 10"
     assert checks["expect_class_shares_to_be_at_least"].examples == ("class died: 0 rows (0.00%)",)
+
+
+def test_rows_of_other_classes_are_counted_and_else_as_if_they_were_not_there(workspace: Workspace, add_people: AddDataset) -> None:
+    columns = PEOPLE | {"survived": PEOPLE["survived"] | {"others": "drop"}}
+    bad = ("none,X,lost", "none,X,lost", "99,S,1", "none,X,lost", "99,S,1")
+    fetch(workspace, add_people(*lines(*bad), columns=columns, expectations={"minimum_rows": 202}))
+    report = validate(workspace, "people")
+    assert report.rows == {"all": 205}
+    checks = {check.expectation: check for check in report.checks}
+    assert checks["expect_table_row_count_to_be_between"].detail.endswith("found 202")
+    assert checks["expect_rows_to_be_distinct"].examples == ("row 205 repeats row 203",)
+    dropped = checks["expect_other_classes_to_be_dropped"]
+    assert (dropped.column, dropped.unexpected) == ("survived", 3)
+    assert dropped.detail == "rows of other classes are left out (`others: drop`); found 3 of 205"
+    assert "<code>others: drop</code>" in (workspace.validated("people") / "index.html").read_text()
+    (missing,) = failures(workspace, add_people(*lines("30,S,"), columns=columns))
+    assert (missing.expectation, missing.examples) == ("expect_column_values_to_not_be_null", ("row 201: missing",))
+
+
+def test_without_a_label_there_are_no_checks_of_classes(workspace: Workspace, add_dataset: AddDataset) -> None:
+    pq.write_table(pa.table({"text": [f"text {row}" for row in range(60)]}), workspace.root / "x.parquet")
+    name = add_dataset("x", {"kind": "parquet", "path": "x.parquet"}, {"text": {"type": "text"}})
+    fetch(workspace, name)
+    report = validate(workspace, name)
+    assert [check.expectation for check in report.checks] == [
+        "expect_column_values_to_not_be_null",
+        "expect_column_values_to_be_texts",
+        "expect_table_row_count_to_be_between",
+        "expect_rows_to_be_distinct",
+    ]
+    assert "class" not in (workspace.validated(name) / "index.html").read_text().replace("class=", "")
 
 
 def test_repeated_rows(workspace: Workspace, add_people: AddDataset) -> None:

@@ -20,6 +20,12 @@ PARTS: Final = ("all", *SPLITS)
 """Names of the files in a dataset's `raw` folder: the splits that its source assigned, or `all`."""
 
 
+_BUFFER_BYTES: Final = 1 << 20
+"""Read at once of a column: without this the reader holds all of a file's row groups."""
+
+_BATCH_BYTES: Final = 64 << 20
+
+
 def batch_rows(dataset: Dataset) -> int:
     """Rows to hold in memory at once: fewer where rows carry images."""
     return 1024 if any(column.type == "image" for column in dataset.columns.values()) else 65_536
@@ -38,15 +44,21 @@ def read_raw(folder: Path, dataset: Dataset) -> Iterator[tuple[str, pa.RecordBat
 def read_parquet(path: Path, dataset: Dataset) -> Iterator[pa.RecordBatch]:
     """A parquet file's batches with the dataset's columns. Raises SourceError."""
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
             require_columns(str(path), file.schema_arrow.names, dataset)
-            for batch in file.iter_batches(batch_rows(dataset), columns=list(dataset.columns)):
+            for batch in file.iter_batches(min(batch_rows(dataset), _rows_that_fit(file.metadata)), columns=list(dataset.columns)):
                 arrays = [_plain(batch.column(name), column) for name, column in dataset.columns.items()]
                 yield pa.RecordBatch.from_arrays(arrays, names=list(dataset.columns))
     except FileNotFoundError:
         raise SourceError(f"there is no file {path}", "correct `source` in the dataset file, or put the file there") from None
     except pa.ArrowInvalid as error:
         raise SourceError(f"{path} is not a readable parquet file: {error}", "write or download the file again") from None
+
+
+def _rows_that_fit(metadata: Any) -> int:
+    """Rows of this parquet file that take about _BATCH_BYTES: long texts and large images come in smaller batches."""
+    size = sum(int(metadata.row_group(group).total_byte_size) for group in range(metadata.num_row_groups))
+    return max(_BATCH_BYTES * int(metadata.num_rows) // max(size, 1), 1)
 
 
 def require_columns(where: str, found: Sequence[str], dataset: Dataset) -> None:
@@ -67,7 +79,11 @@ def as_text(array: pa.Array) -> pa.Array:
     kind = array.type
     if pa.types.is_string(kind) or pa.types.is_integer(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return array.cast(pa.string())
-    return pa.array([_text(value) for value in array.to_pylist()], pa.string())
+    if pa.types.is_nested(kind) or pa.types.is_null(kind):
+        return pa.nulls(len(array), pa.string())
+    # Each different value once: a column of classes or categories has few.
+    encoded = (array.cast(pa.float32()) if pa.types.is_float16(kind) else array).dictionary_encode()
+    return pa.array([_text(value) for value in encoded.dictionary.to_pylist()], pa.string()).take(encoded.indices)
 
 
 def as_number(array: pa.Array) -> tuple[pa.Array, pa.Array]:
@@ -77,7 +93,7 @@ def as_number(array: pa.Array) -> tuple[pa.Array, pa.Array]:
     if pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_boolean(array.type):
         values = array.cast(pa.int8() if pa.types.is_boolean(array.type) else array.type).cast(pa.float64(), safe=False)
     else:
-        values = pa.array([_number(value) for value in array.to_pylist()], pa.float64())
+        values = _numbers(array)
     floats = values.to_numpy(zero_copy_only=False)
     bad = pa.array(np.isinf(floats))
     missing = pa.array(np.isnan(floats))
@@ -93,6 +109,20 @@ def as_class(array: pa.Array, classes: Sequence[Value]) -> pa.Array:
         indices += [index] * len(spellings)
     place = pc.index_in(as_text(array), value_set=pa.array(texts, pa.string()))
     return pa.array(indices, pa.int64()).take(place)
+
+
+def as_target(batch: pa.RecordBatch, dataset: Dataset) -> pa.Array:
+    """The index of each row's class as int64, null for what is no class. Without a label every row has the target 0."""
+    if dataset.label is None:
+        return pa.array(np.zeros(batch.num_rows, np.int64))
+    return as_class(batch.column(dataset.label), dataset.classes)
+
+
+def of_other_classes(batch: pa.RecordBatch, target: pa.Array, dataset: Dataset) -> pa.Array | None:
+    """Mask of the rows whose label says something that is not among the classes, where the dataset drops them; None where it does not."""
+    if dataset.label is None or dataset.columns[dataset.label].others == "refuse":
+        return None
+    return pc.and_(as_text(batch.column(dataset.label)).is_valid(), target.is_null())
 
 
 def as_bytes(array: pa.Array) -> pa.Array:
@@ -117,9 +147,16 @@ def _text(value: Any) -> str | None:
             return value.decode()
         except UnicodeDecodeError:
             return None
-    if isinstance(value, list | dict):
-        return None
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _numbers(array: pa.Array) -> pa.Array:
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        try:
+            return pc.if_else(pc.equal(array, ""), pa.scalar(None, array.type), array).cast(pa.float64())
+        except pa.ArrowInvalid:
+            pass  # Something in it is no number, or written as only Python reads it: one by one.
+    return pa.array([_number(value) for value in array.to_pylist()], pa.float64())
 
 
 def _number(value: Any) -> float | None:

@@ -17,11 +17,11 @@ from tasks.core.errors import DataError
 EXAMPLE = "_example"
 """The column with each example's content digest (uint64): its identity across versions of the dataset."""
 TARGET = "_target"
-"""The column with the index of the class (int64)."""
+"""The column with the index of the class (int64), 0 in every row where there is no label."""
 
 
 class PreparedSummary(Config):
-    """`summary.json` beside the prepared splits: rows by split and class, and what cleaning dropped."""
+    """`summary.json` beside the prepared splits: rows by split and class, none where there is no label, and rows dropped by reason."""
 
     rows: dict[str, int]
     classes: dict[str, dict[str, int]]

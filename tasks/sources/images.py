@@ -27,13 +27,13 @@ class ImagesSource(Source):
 
     def read(self, dataset: Dataset, workspace: Workspace) -> Iterator[tuple[Part, pa.RecordBatch]]:
         images = [name for name, column in dataset.features.items() if column.type == "image"]
-        if len(images) != 1 or len(dataset.features) != 1:
+        if len(images) != 1 or len(dataset.features) != 1 or dataset.label is None:
             raise ConfigError(
                 f"a source of images fills one image column and the label, the dataset file asks for {', '.join(dataset.columns)}",
                 "keep one column of type image and one of type label",
             )
         for part, path in self._parts().items():
-            for batch in _batches(_labelled(workspace.root / path, path), images[0], dataset):
+            for batch in _batches(_labelled(workspace.root / path, path), images[0], dataset.label, batch_rows(dataset)):
                 yield part, batch
 
     def _parts(self) -> dict[Part, str]:
@@ -53,20 +53,20 @@ def _labelled(folder: Path, given: str) -> list[tuple[str, Path]]:
     return found
 
 
-def _batches(labelled: list[tuple[str, Path]], image: str, dataset: Dataset) -> Iterator[pa.RecordBatch]:
+def _batches(labelled: list[tuple[str, Path]], image: str, label: str, rows: int) -> Iterator[pa.RecordBatch]:
     values: list[bytes] = []
     labels: list[str] = []
-    size, rows = 0, batch_rows(dataset)
-    for label, file in labelled:
+    size = 0
+    for name, file in labelled:
         values.append(file.read_bytes())
-        labels.append(label)
+        labels.append(name)
         size += len(values[-1])
         if len(values) == rows or size >= _BATCH_BYTES:
-            yield _batch(values, labels, image, dataset)
+            yield _batch(values, labels, image, label)
             values, labels, size = [], [], 0
     if values:
-        yield _batch(values, labels, image, dataset)
+        yield _batch(values, labels, image, label)
 
 
-def _batch(values: list[bytes], labels: list[str], image: str, dataset: Dataset) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pydict({image: pa.array(values, pa.binary()), dataset.label: pa.array(labels, pa.string())})
+def _batch(values: list[bytes], labels: list[str], image: str, label: str) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pydict({image: pa.array(values, pa.binary()), label: pa.array(labels, pa.string())})

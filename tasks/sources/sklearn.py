@@ -31,7 +31,8 @@ class SklearnSource(Source):
             columns = {"image": pa.array(map(_png, bunch.images), pa.binary())}
         else:
             columns = {str(name): pa.array(bunch.data[:, index]) for index, name in enumerate(bunch.feature_names)}
-        columns[dataset.label] = pa.array(bunch.target.astype(np.int64))
+        if dataset.label:
+            columns[dataset.label] = pa.array(bunch.target.astype(np.int64))
         require_columns(f"scikit-learn's {self.name}", list(columns), dataset)
         yield "all", pa.RecordBatch.from_pydict({name: columns[name] for name in dataset.columns})
 
