@@ -14,25 +14,21 @@ from tasks.core.dataset import Dataset
 from tasks.core.errors import SourceError
 from tasks.core.raw import require_columns
 from tasks.core.workspace import Workspace
-from tasks.sources import Part, Source
+from tasks.sources import FileSource, Part
 
 _BLOCK_BYTES = 8 << 20
 
 
-class CsvSource(Source):
+class CsvSource(FileSource):
     """A file with a header line. Every value is read as text: what it should be is for the validation to judge."""
 
-    path: str
     separator: Annotated[str, Field(min_length=1, max_length=1)] = ","
     encoding: str = "utf-8"
 
-    def files(self, workspace: Workspace) -> tuple[Path, ...]:
-        return (workspace.root / self.path,)
-
     def read(self, dataset: Dataset, workspace: Workspace) -> Iterator[tuple[Part, pa.RecordBatch]]:
-        (path,) = self.files(workspace)
+        path = self.file(workspace)
         header = self._header(path)
-        require_columns(self.path, header, dataset)
+        require_columns(self.shown, header, dataset)
         try:
             with pa_csv.open_csv(
                 path,
@@ -45,27 +41,23 @@ class CsvSource(Source):
                 for batch in reader:
                     yield "all", _with_nulls(batch, dataset)
         except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-            raise SourceError(f"{self.path} cannot be read as CSV: {error}", self._advice(str(error))) from None
+            raise SourceError(f"{self.shown} cannot be read as CSV: {error}", self._advice(str(error))) from None
 
     def _header(self, path: Path) -> list[str]:
         try:
             with path.open(encoding="utf-8-sig" if self.encoding.lower() in ("utf-8", "utf8") else self.encoding, newline="") as file:
                 header = next(csv.reader(file, delimiter=self.separator), [])
-        except FileNotFoundError:
-            raise SourceError(
-                f"there is no file {self.path}", "correct `source.path` in the dataset file: it is relative to the workspace"
-            ) from None
-        except IsADirectoryError:
-            raise SourceError(f"{self.path} is a folder, expected a CSV file", "name the file in `source.path`") from None
         except LookupError:
-            raise SourceError(f"unknown encoding '{self.encoding}' for {self.path}", "for example utf-8, latin-1 or gb18030") from None
+            raise SourceError(f"unknown encoding '{self.encoding}' for {self.shown}", "for example utf-8, latin-1 or gb18030") from None
         except (UnicodeError, csv.Error) as error:
-            raise SourceError(f"{self.path} cannot be read as CSV: {error}", self._advice("UTF")) from None
+            raise SourceError(f"{self.shown} cannot be read as CSV: {error}", self._advice("UTF")) from None
         if not header:
-            raise SourceError(f"{self.path} is empty", "expected a line with the names of the columns, then a line for each row")
+            raise SourceError(f"{self.shown} is empty", "expected a line with the names of the columns, then a line for each row")
         twice = sorted({name for name in header if header.count(name) > 1})
         if twice:
-            raise SourceError(f"{self.path}: the column {', '.join(map(repr, twice))} stands there twice", "rename one of them in the file")
+            raise SourceError(
+                f"{self.shown}: the column {', '.join(map(repr, twice))} stands there twice", "rename one of them in the file"
+            )
         return header
 
     def _advice(self, reason: str) -> str:

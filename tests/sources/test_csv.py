@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tasks.core.errors import SourceError
+from tasks.core.errors import ConfigError, SourceError
 from tasks.core.workspace import Workspace
 from tasks.sources import SOURCES
 
@@ -70,3 +70,45 @@ def test_no_such_file(workspace: Workspace, reviews: Callable[..., str]) -> None
 def test_an_unknown_encoding(workspace: Workspace, reviews: Callable[..., str]) -> None:
     with pytest.raises(SourceError, match="unknown encoding 'utf-9'"):
         read(workspace, reviews(b"text,label\na,1\n", encoding="utf-9"))
+
+
+def test_a_file_of_another_machine_by_its_mirror(
+    workspace: Workspace, add_dataset: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAASFLOW_MIRROR", "mirror")
+    (workspace.root / "mirror").mkdir()
+    (workspace.root / "mirror" / "x.csv").write_text("text,label\na,1\n")
+    source = {"kind": "csv", "url": "https://example.org/reviews.csv", "mirror": "x.csv"}
+    name = add_dataset("reviews", source, {"text": {"type": "text"}, "label": LABEL})
+    assert read(workspace, name).to_pydict() == {"text": ["a"], "label": ["1"]}
+    assert SOURCES.build(source).files(workspace) == ()
+    (workspace.root / "mirror" / "x.csv").write_text("txet,label\na,1\n")
+    with pytest.raises(SourceError, match=r"https://example\.org/reviews\.csv: no column 'text'"):
+        read(workspace, name)
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({}, "give either 'path', for a file in the workspace, or 'url', for one elsewhere"),
+        ({"path": "x.csv", "url": "https://example.org/x.csv"}, "give either 'path'"),
+        ({"path": "x.csv", "sha256": "0" * 64}, "'sha256' and 'mirror' belong to a 'url', not to a 'path'"),
+        ({"path": "x.csv", "mirror": "x.csv"}, "'sha256' and 'mirror' belong to a 'url', not to a 'path'"),
+        ({"url": "http://example.org/x.csv"}, "url: 'http://example.org/x.csv': expected an address that begins with https://"),
+        ({"url": "https://example.org/x.csv", "sha256": "12"}, "sha256"),
+        ({"url": "https://example.org/x.csv", "mirror": "../x.csv"}, "'mirror' is a path below the mirror folder, not ../x.csv"),
+        ({"url": "https://example.org/x.csv", "mirror": "/x.csv"}, "'mirror' is a path below the mirror folder, not /x.csv"),
+    ],
+)
+def test_a_file_is_here_or_elsewhere(options: dict[str, str], what: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        SOURCES.build({"kind": "csv", **options})
+    assert what in caught.value.what
+
+
+def test_a_folder_is_no_file(workspace: Workspace, reviews: Callable[..., str]) -> None:
+    name = reviews(b"")
+    (workspace.root / "reviews.csv").unlink()
+    (workspace.root / "reviews.csv").mkdir()
+    with pytest.raises(SourceError, match=r"reviews\.csv is a folder, expected a file"):
+        read(workspace, name)

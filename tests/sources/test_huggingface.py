@@ -72,6 +72,28 @@ def test_the_hub_where_the_mirror_has_it_not(workspace: Workspace, reviews: str,
     assert "it has other/train, plain/train" in caught.value.do
 
 
+def test_of_several_names_the_first_that_exists_is_taken(
+    workspace: Workspace, add_dataset: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = add_dataset("reviews", SOURCE | {"splits": {"train": "train", "test": ["test", "validation", "dev"]}}, COLUMNS)
+    monkeypatch.setenv("MAASFLOW_MIRROR", "mirror")
+    write(workspace.root / "mirror/reviews/train.parquet", ["a"])
+    write(workspace.root / "mirror/reviews/dev.parquet", ["b"])
+    assert read(workspace, name) == [("train", ["a"]), ("test", ["b"])]
+
+    monkeypatch.delenv("MAASFLOW_MIRROR")
+    hub = Hub(workspace.root / "hub")
+    for split in ("train", "validation", "dev"):
+        write(hub.folder / f"plain/{split}/0000.parquet", [split])
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hub.download)
+    assert read(workspace, name) == [("train", ["train"]), ("test", ["validation"])]
+    for split in ("validation", "dev"):
+        (hub.folder / f"plain/{split}/0000.parquet").unlink()
+    with pytest.raises(SourceError, match="has no split 'plain/test' or 'plain/validation' or 'plain/dev'"):
+        read(workspace, name)
+
+
 def test_a_hub_that_does_not_answer(workspace: Workspace, reviews: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", no_network)
     with pytest.raises(SourceError) as caught:
