@@ -50,3 +50,42 @@ def test_digits(workspace: Workspace) -> None:
         assert shares == pytest.approx([0.1] * 10, abs=0.05)
         image = open_image(split.columns(["image"], stop=1)["image"][0], "L")
         assert image.size == (8, 8)
+
+
+def test_digits_low_and_high_are_the_digits_cut_in_two(workspace: Workspace) -> None:
+    rows = {}
+    for name in ("digits-low", "digits-high"):
+        shutil.copy(REPOSITORY.data / f"{name}.yaml", workspace.data)
+        fetch(workspace, name)
+        assert validate(workspace, name).rows == {"all": 1797}
+        rows[name] = prepare(workspace, name).rows
+    assert {name: sum(found.values()) for name, found in rows.items()} == {"digits-low": 901, "digits-high": 896}
+    assert rows["digits-high"]["test"] / 896 == pytest.approx(0.45, abs=0.05)
+
+
+def test_shakespeare_is_the_whole_text_in_order(workspace: Workspace, mirror: Path) -> None:
+    shutil.copy(REPOSITORY.data / "shakespeare.yaml", workspace.data)
+    fetch(workspace, "shakespeare")
+    assert validate(workspace, "shakespeare").success
+    prepare(workspace, "shakespeare")
+    pieces = [piece for name in SPLITS for piece in Split.open(workspace.prepared("shakespeare"), name).table["text"].to_pylist()]
+    assert "".join(pieces).encode() == (mirror / "tinyshakespeare" / "input.txt").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "dropped"),
+    [
+        ("hotel-zh", 7765, {"empty": 1}),
+        ("titanic", 891, {}),
+        ("sst2", 7783, {"duplicate": 9}),
+        ("imdb", 49_582, {"duplicate": 295, "also_held_out": 123}),
+    ],
+)
+@pytest.mark.usefixtures("mirror")
+def test_rows_that_are_left_of_the_mirrored_datasets(workspace: Workspace, name: str, rows: int, dropped: dict[str, int]) -> None:
+    shutil.copy(REPOSITORY.data / f"{name}.yaml", workspace.data)
+    fetch(workspace, name)
+    assert validate(workspace, name).success
+    summary = prepare(workspace, name)
+    assert sum(summary.rows.values()) == rows
+    assert {reason: count for reason, count in summary.dropped.items() if count} == dropped
