@@ -55,7 +55,7 @@ def remote_file(url: str, workspace: Workspace, *, digest: str | None = None, mi
     """
     place, folder = mirror or place_in_mirror(url), mirror_folder()
     if folder and (folder / place).is_file():
-        return _verified(folder / place, digest, f"{place} in {MIRROR}")
+        return _verified(folder / place, digest, f"{place} in {MIRROR}, for {url},")
     cached = workspace.state / "downloads" / hashlib.sha256(url.encode()).hexdigest()[:16] / (Path(place).name or "file")
     if not (digest and cached.is_file() and sha256(cached) == digest):
         _download(url, cached, digest, f"{MIRROR} has no {place}, and " if folder else "", place)
@@ -95,16 +95,22 @@ def _chunks(url: str, tried: str, place: str) -> Iterator[bytes]:
         if error.code >= 500 or error.code in _LATER:
             raise UnreachableError(what, f"try again later, {out}") from None
         raise SourceError(what, f"correct `source.url` in the dataset file, {out}") from None
+    except _InsecureError as error:
+        raise SourceError(f"{url} cannot be fetched: {tried}{error}", f"correct `source.url` in the dataset file, {out}") from None
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         why = str(getattr(error, "reason", None) or error).strip() or type(error).__name__
         raise UnreachableError(f"{url} cannot be fetched: {tried}the server does not answer ({why.splitlines()[0]})", out) from error
+
+
+class _InsecureError(Exception):
+    """A redirect away from HTTPS."""
 
 
 class _SecureRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         if not is_allowed(newurl):
             fp.close()
-            raise urllib.error.URLError(f"it redirects to {newurl}, which is not https")
+            raise _InsecureError(f"it redirects to {newurl}, which is not https")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -117,5 +123,6 @@ def _verified(file: Path, expected: str | None, name: str) -> Path:
         return file
     raise SourceError(
         f"{name} is not the file that the dataset was made for: its SHA-256 is {found}, expected {expected}",
-        "look at what changed; then correct `source.sha256` in the dataset file, or the URL, or the mirror's copy",
+        f"look at what changed, then correct `source.sha256` or `source.url` in the dataset file; or put the right file into a mirror "
+        f"({MIRROR}), or use a local file: `source.path` instead of `source.url`",
     )
