@@ -1,4 +1,5 @@
-"""A small real problem, points in the plane in three classes, taken through the stages in a second or two."""
+"""Small real problems, taken through the stages in a second or two: points in the plane in three classes, also as images and
+as texts, and a running text."""
 
 import io
 import json
@@ -20,6 +21,7 @@ from tasks.core.splits import EXAMPLE, TARGET, write_split
 from tasks.encode import encode
 from tasks.evaluate import EvaluateResult, evaluate
 from tasks.export import ExportResult, export
+from tasks.models import MODELS
 from tasks.train import TrainResult, train
 
 LABELS = ("left", "middle", "right")
@@ -41,12 +43,26 @@ IMAGES = Dataset.parse(
         "columns": {"image": {"type": "image"}, "side": {"type": "label", "classes": list(LABELS)}},
     }
 )
-DATASETS = {"table": TABLE, "image": IMAGES}
+TEXTS = Dataset.parse(
+    {
+        "source": {"kind": "csv", "path": "texts.csv"},
+        "columns": {"text": {"type": "text"}, "side": {"type": "label", "classes": list(LABELS)}},
+    }
+)
+RUNNING = Dataset.parse(
+    {
+        "source": {"kind": "text", "path": "running.txt"},
+        "columns": {"text": {"type": "text"}},
+        "cleaning": [],
+        "split": {"by": "order"},
+    }
+)
+DATASETS = {"table": TABLE, "image": IMAGES, "text": TEXTS, "running": RUNNING}
 VERSION = DatasetVersion(name="points", raw="0" * 32, digest="1" * 32, rows=ROWS)
 
 
 def recipe(**sections: Any) -> Recipe:
-    """A recipe for the points, quick to train, with these sections changed."""
+    """A recipe for the points, quick to train, with these sections changed, and a model of another family taken as it is."""
     values: dict[str, Any] = {
         "dataset": "points",
         "model": {"family": "mlp", "hidden": [24]},
@@ -55,15 +71,16 @@ def recipe(**sections: Any) -> Recipe:
         "serving": {"threads": 1},
     }
     for name, section in sections.items():
-        values[name] = {**values.get(name, {}), **section} if isinstance(section, Mapping) else section
-    return Recipe.parse(values)
+        changed = isinstance(section, Mapping) and not (name == "model" and section.get("family", "mlp") != "mlp")
+        values[name] = {**values.get(name, {}), **section} if changed else section
+    return Recipe.parse(values).fitted_to(MODELS.load(values["model"]["family"]).task)
 
 
 def write_prepared(folder: Path, kind: str = "table", rows: Mapping[str, int] = ROWS) -> Path:
-    """The three prepared splits of the points as a table, or of 6 × 6 images with a bright third."""
+    """The three prepared splits of a kind of DATASETS."""
     folder.mkdir(parents=True)
     for number, split in enumerate(SPLITS):
-        columns, targets = (_table if kind == "table" else _images)(np.random.default_rng(number), rows[split])
+        columns, targets = _MAKERS[kind](np.random.default_rng(number), rows[split])
         identity = pa.array(np.arange(len(targets), dtype=np.uint64) + np.uint64(number * 10**6))
         batch = pa.RecordBatch.from_pydict({**columns, EXAMPLE: identity, TARGET: pa.array(targets)})
         write_split(folder, split, iter([batch]), batch.schema)
@@ -81,7 +98,7 @@ def encode_tiny(folder: Path, kind: str = "table", **sections: Any) -> Encoded:
 
 @dataclass(frozen=True)
 class Stages:
-    """What each stage left on the points, and what it found."""
+    """What each stage left on one of DATASETS, and what it found."""
 
     root: Path
     recipe: Recipe
@@ -98,23 +115,27 @@ class Stages:
         return self.root / stage
 
     @classmethod
-    def run(cls, root: Path, **sections: Any) -> "Stages":
-        found, encoded = recipe(**sections), encode_tiny(root, **sections)
+    def run(cls, root: Path, kind: str = "table", **sections: Any) -> "Stages":
+        found, dataset, encoded = recipe(**sections), DATASETS[kind], encode_tiny(root, kind, **sections)
         out = {name: root / name for name in ("trained", "evaluated", "exported", "compressed")}
         for folder in out.values():
             folder.mkdir()
-        training = train(found, len(LABELS), encoded, out["trained"])
+        training = train(found, len(dataset.classes), encoded, out["trained"])
         return cls(
             root,
             found,
             training,
-            evaluate(found, LABELS, encoded, out["trained"], training, out["evaluated"]),
-            export(found, "points", TABLE, VERSION, encoded, out["trained"], out["exported"]),
+            evaluate(found, dataset.class_names, encoded, out["trained"], training, out["evaluated"]),
+            export(found, "points", dataset, VERSION, encoded, out["trained"], out["exported"]),
             compress(found, encoded, out["exported"], out["compressed"]),
         )
 
 
-def _table(random: np.random.Generator, rows: int) -> tuple[dict[str, pa.Array], np.ndarray[Any, np.dtype[np.int64]]]:
+Rows = tuple[dict[str, pa.Array], np.ndarray[Any, np.dtype[np.int64]]]
+"""The columns, and the class of each row."""
+
+
+def _table(random: np.random.Generator, rows: int) -> Rows:
     a, b = random.normal(size=rows), random.normal(size=rows)
     targets = np.digitize(a + 0.3 * b, [-0.5, 0.5]).astype(np.int64)
     known = random.random(rows) > 0.1
@@ -122,12 +143,38 @@ def _table(random: np.random.Generator, rows: int) -> tuple[dict[str, pa.Array],
     return {"a": pa.array(a), "b": pa.array(np.where(known, b, np.nan), from_pandas=True), "color": pa.array(colors)}, targets
 
 
-def _images(random: np.random.Generator, rows: int) -> tuple[dict[str, pa.Array], np.ndarray[Any, np.dtype[np.int64]]]:
+def _images(random: np.random.Generator, rows: int) -> Rows:
+    """6 × 6 pixels with a bright third."""
     targets = np.arange(rows, dtype=np.int64) % 3
     pixels = random.integers(0, 120, (rows, 6, 6), dtype=np.uint8)
     for row, target in enumerate(targets.tolist()):
         pixels[row, :, 2 * target : 2 * target + 2] += 120
     return {"image": pa.array([png(image) for image in pixels])}, targets
+
+
+_SIDES = (("west", "port", "sunset"), ("centre", "between", "noon"), ("east", "starboard", "sunrise"))
+_OTHERS = ("the", "a", "walks", "stands", "and", "very", "house", "tree", "slowly", "under", "old", "man")
+
+
+def _texts(random: np.random.Generator, rows: int) -> Rows:
+    """Three to twelve words, a third of which, and at least one, tell the class."""
+    targets = np.arange(rows, dtype=np.int64) % 3
+    texts = []
+    for target in targets.tolist():
+        told = random.random(int(random.integers(3, 13))) < 1 / 3
+        told[random.integers(len(told))] = True
+        texts.append(" ".join(str(random.choice(_SIDES[target] if tells else _OTHERS)) for tells in told))
+    return {"text": pa.array(texts)}, targets
+
+
+def _running(random: np.random.Generator, rows: int) -> Rows:
+    """A sentence of the same form in every row."""
+    someone, does = ("cat", "dog", "bird", "child"), ("sees", "hears", "likes")
+    texts = [f"the {random.choice(someone)} {random.choice(does)} the {random.choice(someone)}.\n" for _ in range(rows)]
+    return {"text": pa.array(texts)}, np.zeros(rows, np.int64)
+
+
+_MAKERS = {"table": _table, "image": _images, "text": _texts, "running": _running}
 
 
 def png(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
