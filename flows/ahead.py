@@ -23,8 +23,10 @@ def data_begun(job: Job) -> Iterator[None]:
         _begun.set(None)
 
 
-def take_up() -> versioning.Build | None:
-    """What was begun, once: a task that is tried again begins anew."""
+def take_up(dataset: str) -> versioning.Build | None:
+    """What was begun for the dataset, once: a task that is tried again begins anew."""
     build = _begun.get()
+    if build is None or build.name != dataset:
+        return None
     _begun.set(None)
     return build

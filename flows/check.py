@@ -1,14 +1,17 @@
 """Everything that can be wrong with a recipe's components, found before anything is trained."""
 
 from tasks.compression import COMPRESSORS
+from tasks.core.dataset import Dataset
+from tasks.core.pretrained import Pretrained
 from tasks.core.recipe import Recipe
 from tasks.gates import GATES
-from tasks.models import MODELS
+from tasks.models import build_family
 
 
-def check(recipe: Recipe) -> None:
-    """Build every component that the recipe names. Raises ConfigError."""
-    MODELS.build(recipe.model, recipe.origin.below("model"))
+def check(recipe: Recipe, dataset: Dataset) -> None:
+    """Build every component that the recipe names. Raises ConfigError, or UnreachableError for a pretrained model."""
+    build_family(recipe.model, dataset.task, recipe.origin.below("model"))
+    Pretrained.of(recipe.model, recipe.origin.below("model"))
     for index, spec in enumerate(recipe.compression.compressors):
         COMPRESSORS.build(spec, recipe.origin.below("compression", "compressors", index))
     for index, spec in enumerate(recipe.gates):

@@ -1,4 +1,4 @@
-"""One run of one recipe: what it needs, and the digests under which its stages lie."""
+"""One run of one recipe: what it has done so far, and what it found done already."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,15 +6,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from flows.summary import Row, Summary
 from tasks.core.bundle import DatasetVersion
-from tasks.core.dataset import Dataset
-from tasks.core.machine import this_machine
-from tasks.core.recipe import Recipe
-from tasks.core.stages import Done, StageStore, code_key, content_key
-from tasks.core.workspace import Workspace
+from tasks.core.stages import Done
+from tasks.plan import Plan
 
 if TYPE_CHECKING:
     from tasks.register import RegisterResult
@@ -22,58 +19,32 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Keys:
-    """The digest of everything that each stage's result depends on; `release` covers the whole run."""
+class Base:
+    """What another training left, from which one starts."""
 
-    encode: str
-    train: str
-    evaluate: str
-    export: str
-    compress: str
-    release: str
+    encoded: Path
+    trained: Path
 
 
 @dataclass
-class Job:
-    """A recipe in a workspace, and what this run of it has done so far."""
+class Job(Plan):
+    """A plan, and what this run of it has done so far."""
 
-    workspace: Workspace
-    recipe_name: str
-    recipe: Recipe
-    dataset: Dataset
     force: bool = False
+    """Do every stage again."""
     rows: list[Row] = field(default_factory=list)
 
     @classmethod
-    def open(cls, recipe: str, settings: tuple[str, ...] = (), *, force: bool = False, root: Path | None = None) -> "Job":
-        """Read the recipe and its dataset. Raises ConfigError."""
-        workspace = Workspace(root) if root else Workspace.current()
-        found = workspace.recipe(recipe, settings)
-        return cls(workspace, recipe, found, workspace.dataset(found.dataset), force)
-
-    @property
-    def name(self) -> str:
-        """The name of the registered model."""
-        return self.recipe.release.name or self.recipe_name
-
-    @property
-    def store(self) -> StageStore:
-        return StageStore(self.workspace.stages)
+    def open(cls, recipe: str, settings: tuple[str, ...] = (), *, root: Path | None = None, force: bool = False) -> Self:
+        job = super().open(recipe, settings, root=root)
+        job.force = force
+        return job
 
     @cached_property
     def tracking(self) -> "Tracking":
         from tasks.tracking import Tracking
 
         return Tracking.of(self.workspace)
-
-    def keys(self, version: DatasetVersion) -> Keys:
-        recipe = self.recipe
-        encode = content_key("encode", code_key(), version.name, version.digest, recipe.transform)
-        train = content_key("train", encode, recipe.model, recipe.training)
-        evaluate = content_key("evaluate", train, recipe.evaluation)
-        export = content_key("export", train, self.name)
-        compress = content_key("compress", export, recipe.compression, recipe.evaluation, recipe.serving, this_machine())
-        return Keys(encode, train, evaluate, export, compress, content_key("release", evaluate, compress, recipe))
 
     def finished(self, version: DatasetVersion) -> Summary | None:
         """The summary of the run that already did all of this, or None."""
@@ -99,6 +70,11 @@ class Job:
     def note_done(self, done: Done) -> None:  # type: ignore[type-arg]
         """Note a stage of the store; a cached one took no time in this run."""
         self.note(done.stage, 0.0 if done.cached else done.seconds, done.result.figure, cached=done.cached)
+
+    def note_base(self) -> None:
+        """Note what was done for the base, which stands in the summary before this job's own stages."""
+        assert self.base
+        self.rows += [row.model_copy(update={"stage": f"{self.base.recipe_name} {row.stage}"}) for row in self.base.rows]
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[list[str]]:

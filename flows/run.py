@@ -25,7 +25,7 @@ def run_recipe(recipe: str, settings: tuple[str, ...] = (), *, force: bool = Fal
             from flows.check import check
             from flows.training import training
 
-        check(job.recipe)
+        check(job.recipe, job.dataset)
         # Its store is opened while DVC is at work.
         _ = job.tracking.client
         with server.answering():
@@ -45,7 +45,9 @@ def find_finished(job: Job) -> Summary | None:
         return None
     with ThreadPoolExecutor(1) as pool:
         # DVC is a process of its own: MLflow is imported meanwhile.
-        current = pool.submit(versioning.is_current, job.workspace, job.recipe.dataset)
+        current = pool.submit(
+            lambda: all(versioning.is_current(job.workspace, name) for name in {each.recipe.dataset for each in job.chain()})
+        )
         released = _released(job, summary)
         return released if current.result() else None
 

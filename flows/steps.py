@@ -14,7 +14,7 @@ from prefect.client.schemas import State
 from prefect.states import Completed
 
 from flows.ahead import take_up
-from flows.job import Job
+from flows.job import Base, Job
 from tasks import versioning
 from tasks.compress import CompressResult
 from tasks.compress import compress as compress_stage
@@ -23,6 +23,8 @@ from tasks.core.encoded import Encoded
 from tasks.core.errors import DataError, MaasflowError, RegistryError, UnreachableError
 from tasks.core.git import current_commit
 from tasks.core.stages import Done
+from tasks.cross_validate import CrossValidateResult
+from tasks.cross_validate import cross_validate as cross_validate_stage
 from tasks.deploy import deploy as deploy_stage
 from tasks.encode import EncodeResult
 from tasks.encode import encode as encode_stage
@@ -90,7 +92,7 @@ def step(*, timeout: float, retries: int = 0) -> Callable[[Callable[P, R]], Call
 @step(timeout=6 * _HOURS, retries=1)
 def data(job: Job) -> DatasetVersion:
     """Ask DVC for the dataset; a failed validation goes to MLflow before it stops the run."""
-    build = take_up() or versioning.begin(job.workspace, job.recipe.dataset, force=job.force, log=_log.info)
+    build = take_up(job.recipe.dataset) or versioning.begin(job.workspace, job.recipe.dataset, force=job.force, log=_log.info)
     told: list[str] = []
 
     def tell(line: str) -> None:
@@ -136,12 +138,12 @@ def begin(job: Job, version: DatasetVersion) -> Run:
 
 
 @step(timeout=6 * _HOURS)
-def encode(job: Job, version: DatasetVersion) -> Done[EncodeResult]:
+def encode(job: Job, version: DatasetVersion, base: Base | None) -> Done[EncodeResult]:
     done = job.store.run(
         "encode",
         job.keys(version).encode,
         EncodeResult,
-        lambda out: encode_stage(job.recipe, job.dataset, job.workspace.prepared(version.name), out),
+        lambda out: encode_stage(job.recipe, job.dataset, job.workspace.prepared(version.name), out, base.encoded if base else None),
         force=job.force,
     )
     job.note_done(done)
@@ -149,18 +151,26 @@ def encode(job: Job, version: DatasetVersion) -> Done[EncodeResult]:
 
 
 @step(timeout=72 * _HOURS)
-def train(job: Job, run: Run, version: DatasetVersion, encoded: Done[EncodeResult]) -> Done[TrainResult]:
+def train(job: Job, run: Run, version: DatasetVersion, encoded: Done[EncodeResult], base: Base | None) -> Done[TrainResult]:
     """Train; each epoch's figures are in MLflow as it ends."""
     done = job.store.run(
         "train",
         job.keys(version).train,
         TrainResult,
-        lambda out: train_stage(job.recipe, len(job.dataset.classes), Encoded(encoded.folder), out, lambda epoch: _log_epochs(run, epoch)),
+        lambda out: train_stage(
+            job.recipe,
+            len(job.dataset.classes),
+            Encoded(encoded.folder),
+            out,
+            lambda epoch: log_epochs(run, epoch),
+            base.trained if base else None,
+        ),
         force=job.force,
         resumable=True,
     )
-    _log_epochs(run, *done.result.history)
-    run.figures({"parameters": done.result.parameters, "train_seconds": done.seconds})
+    log_epochs(run, *done.result.history)
+    run.figures({"parameters": done.result.parameters, "train_seconds": done.seconds, "rows_at_once": done.result.part})
+    run.tags({"device": done.result.device, "precision": done.result.precision})
     job.note_done(done)
     return done
 
@@ -181,6 +191,26 @@ def evaluate(job: Job, run: Run, version: DatasetVersion, encoded: Done[EncodeRe
     run.artifacts(done.folder, "evaluation")
     job.note_done(done)
     return done
+
+
+@step(timeout=72 * _HOURS)
+def cross_validate(job: Job, run: Run, version: DatasetVersion, base: Base | None) -> tuple[dict[str, float], ...]:
+    """Train once for each fold; the metrics of each."""
+    done = job.store.run(
+        "cross_validate",
+        job.keys(version).cross_validate,
+        CrossValidateResult,
+        lambda out: cross_validate_stage(
+            job.recipe, job.dataset, job.workspace.prepared(version.name), out, (base.encoded, base.trained) if base else None
+        ),
+        force=job.force,
+        resumable=True,
+    )
+    for metric in done.result.folds[0]:
+        run.figures({f"folds_{metric}": done.result.mean(metric), f"folds_{metric}_deviation": done.result.deviation(metric)})
+    run.artifact(done.folder / "result.json", "cross_validation")
+    job.note_done(done)
+    return done.result.folds
 
 
 @step(timeout=1 * _HOURS)
@@ -219,13 +249,11 @@ def compress(
 
 
 @step(timeout=1 * _HOURS, retries=1)
-def gate(job: Job, run: Run, version: DatasetVersion, encoded: Done[EncodeResult], compressed: Done[CompressResult]) -> GateResult:
+def gate(job: Job, run: Run, version: DatasetVersion, compressed: Done[CompressResult], folds: tuple[dict[str, float], ...]) -> GateResult:
     """Judge the release. A failed gate is for `register` to stop at, so that the verdicts are in MLflow first."""
     with job.timed("gate") as figure:
         with _champion(job) as champion:
-            result = gate_stage(
-                job.recipe, job.dataset, Encoded(encoded.folder), job.workspace.prepared(version.name), compressed.folder, champion
-            )
+            result = gate_stage(job.recipe, job.dataset, job.workspace.prepared(version.name), compressed.folder, champion, folds)
         run.text(result.table() + "\n", "gates/verdicts.txt")
         run.text(result.model_dump_json(indent=1), "gates/verdicts.json")
         run.tags({"gates": "passed" if result.passed else "failed"})
@@ -290,7 +318,7 @@ def _champion(job: Job) -> Iterator[tuple[str, Path] | None]:
         yield release.version, job.tracking.fetch_bundle(job.name, release.version, Path(folder))
 
 
-def _log_epochs(run: Run, *epochs: Epoch) -> None:
+def log_epochs(run: Run, *epochs: Epoch) -> None:
     values = []
     for epoch in epochs:
         figures = {"train_loss": epoch.train_loss, "learning_rate": epoch.learning_rate}

@@ -11,7 +11,7 @@ from prefect.runtime import flow_run
 from flows import steps
 from flows.check import check
 from flows.environment import quiet_libraries
-from flows.job import Job
+from flows.job import Base, Job
 from flows.summary import Summary
 from tasks.core.errors import MaasflowError, RegistryError
 from tasks.tracking import Run
@@ -29,20 +29,38 @@ def training(recipe: str, settings: list[str] | None = None, *, force: bool = Fa
     """
     quiet_libraries(debug=os.environ.get("MAASFLOW_DEBUG") == "1")
     job = Job.open(recipe, tuple(settings or ()), force=force, root=workspace)
-    check(job.recipe)
+    for each in job.chain():
+        check(each.recipe, each.dataset)
     version = steps.data(job)
+    base = trained_base(job)
     run = steps.begin(job, version)
     with ended(run):
-        encoded = steps.encode(job, version)
-        trained = steps.train(job, run, version, encoded)
+        encoded = steps.encode(job, version, base)
+        trained = steps.train(job, run, version, encoded, base)
         evaluated = steps.evaluate(job, run, version, encoded, trained)
+        folds = steps.cross_validate(job, run, version, base) if job.recipe.evaluation.folds else ()
         exported = steps.export(job, run, version, encoded, trained)
         compressed = steps.compress(job, run, version, encoded, exported)
-        gates = steps.gate(job, run, version, encoded, compressed)
+        gates = steps.gate(job, run, version, compressed, folds)
         registered = steps.register(job, run, version, evaluated, compressed, gates)
         alias = steps.promote(job, registered)
         steps.deploy(job)
         return job.finish(version, registered, alias)
+
+
+def trained_base(job: Job) -> Base | None:
+    """Run the recipe whose weights this one starts from as far as its training."""
+    if job.base is None:
+        return None
+    job.base.force = job.force
+    version = steps.data(job.base)
+    below = trained_base(job.base)
+    run = steps.begin(job.base, version)
+    with ended(run):
+        encoded = steps.encode(job.base, version, below)
+        trained = steps.train(job.base, run, version, encoded, below)
+    job.note_base()
+    return Base(encoded.folder, trained.folder)
 
 
 @contextmanager

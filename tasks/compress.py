@@ -6,27 +6,29 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from tasks.compression import COMPRESSORS, Compressor
-from tasks.compression.measure import open_variants, run_logits, time_variants
-from tasks.core.bundle import Bundle, Measurements, Variant, describe_variant
+from tasks.compression import COMPRESSORS, Compressor, weights_beside
+from tasks.compression.measure import open_variants, time_variants
+from tasks.core.bundle import Bundle, Manifest, Measurements, Variant, describe_variant
 from tasks.core.config import Config
 from tasks.core.dataset import SplitName
-from tasks.core.encoded import Encoded
+from tasks.core.encoded import Encoded, EncodedSplit
 from tasks.core.errors import MaasflowError
+from tasks.core.language import first_state
 from tasks.core.machine import this_machine
-from tasks.core.metrics import drop, score
-from tasks.core.predictor import open_session, probabilities, unanswered
+from tasks.core.metrics import drop
+from tasks.core.predictor import open_session, run_session
 from tasks.core.recipe import Recipe
+from tasks.core.scoring import Scores, score_split
 from tasks.core.stages import StageResult, link_file
+from tasks.core.transforms import Tensors
 from tasks.export import BUNDLE
 
-LOGITS = "test_logits.npz"
-"""Test-split logits of every variant, by its name."""
+SCORES = "scores"
+"""The folder with the test split's answers of every variant, as `<name>.npz`."""
 
-SplitLogits = dict[SplitName, npt.NDArray[np.float32]]
+SplitScores = dict[SplitName, Scores]
 _MEASURED: Final[tuple[SplitName, ...]] = ("validation", "test")
 
 _log = logging.getLogger("maasflow.compress")
@@ -74,70 +76,98 @@ def compress(recipe: Recipe, encoded: Encoded, exported: Path, out: Path) -> Com
     source = Bundle.open(exported / BUNDLE)
     folder = out / BUNDLE
     (folder / "variants").mkdir(parents=True)
-    link_file(source.file("fp32"), folder / "variants" / "fp32.onnx")
-    logits, failed = make_variants(recipe, encoded, folder / "variants")
-    variants = measure(recipe, encoded, folder, logits)
+    for file in source.manifest.files:
+        link_file(source.folder / file, folder / file)
+    scores, failed = make_variants(recipe, source.manifest, encoded, folder / "variants")
+    variants = measure(recipe, source.manifest, encoded, folder, scores)
     candidates = tuple(_candidate(recipe, variant, variants[0]) for variant in variants)
     chosen = choose(recipe, candidates)
-    np.savez(out / LOGITS, allow_pickle=False, **{name: found["test"] for name, found in logits.items()})
+    (out / SCORES).mkdir()
+    for name, found in scores.items():
+        found["test"].save(out / SCORES / f"{name}.npz")
     Bundle(folder, source.manifest.replace(variants=variants, chosen=chosen)).write()
     return CompressResult(chosen=chosen, candidates=candidates, failed=failed)
 
 
-def make_variants(recipe: Recipe, encoded: Encoded, variants: Path) -> tuple[dict[str, SplitLogits], dict[str, str]]:
-    """Write each compressor's variant beside fp32; the logits of all that answer for every row, and why each of the rest does not."""
-    logits, failed = {"fp32": _answers(variants / "fp32.onnx", encoded, recipe)}, {}
+def make_variants(recipe: Recipe, manifest: Manifest, encoded: Encoded, variants: Path) -> tuple[dict[str, SplitScores], dict[str, str]]:
+    """Write each compressor's variant beside fp32; the answers of all that have one for every row, and why each of the rest does not."""
+    scores, failed = {"fp32": _answers(variants / "fp32.onnx", recipe, manifest, encoded)}, {}
     prepared = variants / "prepared.onnx"
     for name, compressor in _compressors(recipe).items():
         path = variants / f"{name}.onnx"
+        if manifest.task not in compressor.tasks:
+            failed[name] = f"it is not for {manifest.task.replace('_', ' ')}"
+            continue
         try:
             if not prepared.exists():
-                # ONNX Runtime asks for this before any quantisation: shapes inferred, constants folded.
-                quant_pre_process(variants / "fp32.onnx", prepared, skip_symbolic_shape=True)
+                _prepare(variants / "fp32.onnx", prepared)
             compressor.compress(prepared, path, encoded.split("train"))
-            logits[name] = _answers(path, encoded, recipe)
+            scores[name] = _answers(path, recipe, manifest, encoded)
         except OSError:
             raise
         except Exception as error:  # noqa: BLE001 - a compressor may fail in any way, and the others still count
             failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-            path.unlink(missing_ok=True)
+            _remove(path)
             _log.warning("%s could not be made: %s", name, failed[name])
-    prepared.unlink(missing_ok=True)
-    return logits, failed
+    _remove(prepared)
+    return scores, failed
 
 
-def _answers(path: Path, encoded: Encoded, recipe: Recipe) -> SplitLogits:
-    """A variant's logits for the validation and the test split. Raises MaasflowError where one is not finite."""
-    session = open_session(path, recipe.serving.threads)
-    found = {name: run_logits(session, encoded.split(name)) for name in _MEASURED}
-    for split, logits in found.items():
-        if lost := unanswered(logits):
-            raise MaasflowError(f"{path.stem} has no finite answer for {len(lost)} of {len(logits)} {split} rows")
+def _prepare(source: Path, target: Path) -> None:
+    """Shapes inferred and constants folded, which ONNX Runtime asks for before any quantisation."""
+    external = weights_beside(source).is_file()
+    quant_pre_process(
+        source,
+        target,
+        skip_symbolic_shape=True,
+        # Beyond 2 GiB it would have to go through one protobuf message.
+        skip_optimization=external,
+        save_as_external_data=external,
+        all_tensors_to_one_file=external,
+        external_data_location=weights_beside(target).name if external else None,
+    )
+
+
+def _remove(model: Path) -> None:
+    for file in (model, weights_beside(model)):
+        file.unlink(missing_ok=True)
+
+
+def _answers(path: Path, recipe: Recipe, manifest: Manifest, encoded: Encoded) -> SplitScores:
+    """A variant on the validation and the test split. Raises MaasflowError where an answer is not finite."""
+    run = run_session(open_session(path, recipe.serving.threads))
+    found = {name: score_split(run, encoded.split(name), manifest.state_inputs, recipe.evaluation.calibration_bins) for name in _MEASURED}
+    for split, scores in found.items():
+        if lost := scores.unanswered:
+            raise MaasflowError(f"{path.stem} has no finite answer for {len(lost)} of {len(scores)} {split} rows")
     return found
 
 
-def measure(recipe: Recipe, encoded: Encoded, folder: Path, logits: Mapping[str, SplitLogits]) -> tuple[Variant, ...]:
+def measure(recipe: Recipe, manifest: Manifest, encoded: Encoded, folder: Path, scores: Mapping[str, SplitScores]) -> tuple[Variant, ...]:
     """The variants with what they reach on the validation and the test split and how fast."""
-    sessions = open_variants({name: folder / "variants" / f"{name}.onnx" for name in logits}, recipe.serving.threads)
-    splits = {name: encoded.split(name) for name in _MEASURED}
-    latency = {rows: time_variants(sessions, splits["test"], rows) for rows in (1, 32)}
-    reference = logits["fp32"]["test"].argmax(axis=1)
+    sessions = open_variants({name: folder / "variants" / f"{name}.onnx" for name in scores}, recipe.serving.threads)
+    latency = {rows: time_variants(sessions, _call(manifest, encoded.split("test"), rows)) for rows in (1, 32)}
+    reference = scores["fp32"]["test"].predicted
     return tuple(
         describe_variant(
             folder,
             name,
             Measurements(
-                metrics={
-                    split: score(probabilities(found[split]), rows.targets, recipe.evaluation.calibration_bins)
-                    for split, rows in splits.items()
-                },
+                metrics={split: answers.metrics() for split, answers in found.items()},
                 latency_ms={str(rows): taken[name] for rows, taken in latency.items()},
-                agreement=float((found["test"].argmax(axis=1) == reference).mean()),
+                agreement=float((found["test"].predicted == reference).mean()),
                 machine=this_machine(),
             ),
         )
-        for name, found in logits.items()
+        for name, found in scores.items()
     )
+
+
+def _call(manifest: Manifest, split: EncodedSplit, rows: int) -> Tensors:
+    """Inputs of so many test rows; of a language model, one token after each of so many texts."""
+    if manifest.task == "classification":
+        return split.tensors(np.arange(rows) % len(split))
+    return {"input_ids": np.asarray(split.tokens[:rows], np.int64)[:, None], **first_state(manifest.state_inputs, rows)}
 
 
 def choose(recipe: Recipe, candidates: tuple[Candidate, ...]) -> str:

@@ -6,9 +6,11 @@ from pathlib import Path
 from tasks.core.dataset import SPLITS, Dataset
 from tasks.core.encoded import Encoded
 from tasks.core.errors import DataError, InputError
+from tasks.core.pretrained import Pretrained
 from tasks.core.recipe import Recipe
 from tasks.core.splits import Split
 from tasks.core.stages import StageResult
+from tasks.core.tokenizing import TOKENIZER
 from tasks.core.transforms import Arrays, TensorSpec, Transform, fit_transform
 
 
@@ -21,19 +23,38 @@ class EncodeResult(StageResult):
 
     @property
     def figure(self) -> str:
-        return f"{self.transform} → " + ", ".join(f"{spec.name} {list(spec.shape)}" for spec in self.inputs)
+        return f"{self.transform} → " + ", ".join(map(_in_words, self.inputs))
 
 
-def encode(recipe: Recipe, dataset: Dataset, prepared: Path, out: Path) -> EncodeResult:
-    """Write the transform and the encoded splits to `out`. Raises ConfigError, or DataError for a row that cannot be encoded."""
+def _in_words(spec: TensorSpec) -> str:
+    sizes = ", ".join(str(size) if size > 0 else f"≤ {spec.longest}" if spec.longest else "any" for size in spec.shape)
+    ids = f" of {spec.vocabulary:,}" if spec.name == "input_ids" else ""
+    return f"{spec.name} [{sizes}]{ids}"
+
+
+def encode(recipe: Recipe, dataset: Dataset, prepared: Path, out: Path, base: Path | None = None) -> EncodeResult:
+    """Write the transform and the encoded splits to `out`; `base` is the encoded folder of the training that this one starts from.
+
+    Raises ConfigError, or DataError for a row that cannot be encoded.
+    """
     names = list(dataset.features)
     training = Split.open(prepared, "train")
-    transform = fit_transform(dataset.features, training.columns(names), recipe.transform, recipe.origin.below("transform"))
+    pretrained = Pretrained.of(recipe.model, recipe.origin.below("model"))
+    tokenizer = pretrained.tokenizer if pretrained else base / TOKENIZER if base and (base / TOKENIZER).is_file() else None
+    transform = fit_transform(
+        dataset.features,
+        lambda: training.chunks(names),
+        recipe.transform,
+        out,
+        recipe.origin.below("transform"),
+        running=dataset.task == "language_modelling",
+        tokenizer=tokenizer,
+    )
     encoded = Encoded.create(out, transform)
     rows: dict[str, int] = {}
     for name in SPLITS:
         split = Split.open(prepared, name)
-        encoded.write(name, len(split), _encode(transform, split, names, recipe.dataset), split.targets, split.examples)
+        encoded.write(name, _encode(transform, split, names, recipe.dataset), split.targets, split.examples)
         rows[name] = len(split)
     return EncodeResult(transform=transform.kind, inputs=transform.inputs, rows=rows)
 

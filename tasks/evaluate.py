@@ -2,19 +2,19 @@
 
 from pathlib import Path
 
-import numpy as np
-import torch
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from tasks.core.config import Config
-from tasks.core.encoded import Encoded, EncodedSplit
+from tasks.core.encoded import Encoded
 from tasks.core.errors import MaasflowError
 from tasks.core.metrics import Interval, Scored, bootstrap
-from tasks.core.predictor import probabilities, unanswered
-from tasks.core.recipe import Recipe
+from tasks.core.recipe import Metric, Recipe
+from tasks.core.scoring import score_split
 from tasks.core.stages import StageResult
 from tasks.figures import draw_calibration, draw_confusion, draw_curves
 from tasks.train import TrainResult, load
+from tasks.training.device import accelerator
+from tasks.training.forward import run_module
 
 
 class ClassReport(Config):
@@ -30,53 +30,57 @@ class ClassReport(Config):
 class EvaluateResult(StageResult):
     """The trained model on the test split, before export and compression."""
 
+    metric: Metric
+    """The headline metric."""
     metrics: dict[str, Interval]
-    classes: tuple[ClassReport, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    classes: tuple[ClassReport, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()
     """Rows by true class, columns by predicted class."""
     rows: int
+    """Of the test split; of a running text, the characters."""
 
     @property
     def figure(self) -> str:
-        accuracy = self.metrics["accuracy"]
-        return f"test accuracy {accuracy.value:.4f} [{accuracy.low:.4f}, {accuracy.high:.4f}] on {self.rows:,} rows"
+        found = self.metrics[self.metric]
+        noun = "rows" if self.classes else "characters"
+        return f"test {self.metric.replace('_', ' ')} {found.value:.4f} [{found.low:.4f}, {found.high:.4f}] on {self.rows:,} {noun}"
 
 
 def evaluate(recipe: Recipe, labels: tuple[str, ...], encoded: Encoded, trained: Path, training: TrainResult, out: Path) -> EvaluateResult:
-    """Measure on the test split, and draw `confusion.png`, `calibration.png` and `curves.png` into `out`.
+    """Measure on the test split, and draw `curves.png` and, of a classifier, `confusion.png` and `calibration.png` into `out`.
 
     Raises MaasflowError where the model has no finite answer for a row.
     """
+    family, module = load(recipe, encoded, len(labels), trained)
+    on = accelerator(recipe.training).device
     test = encoded.split("test")
-    logits = _logits(recipe, encoded, len(labels), trained, test)
-    if lost := unanswered(logits):
+    scores = score_split(run_module(module.to(on), family.state, on), test, family.state, recipe.evaluation.calibration_bins)
+    if lost := scores.unanswered:
         raise MaasflowError(
-            f"the trained model has no finite answer for {len(lost)} of {len(test)} test rows, the first of them row {lost[0]}",
+            f"the trained model has no finite answer for {len(lost)} of {len(scores)} test rows, the first of them row {lost[0]}",
             "look for extreme values in the data",
         )
-    scored = Scored(probabilities(logits), test.targets, recipe.evaluation.calibration_bins)
-    order = list(range(len(labels)))
-    precision, recall, f1, rows = precision_recall_fscore_support(scored.targets, scored.predicted, labels=order, zero_division=0.0)
-    confusion = confusion_matrix(scored.targets, scored.predicted, labels=order)
-    draw_confusion(confusion, labels, out / "confusion.png")
-    draw_calibration(scored, out / "calibration.png")
     draw_curves(training.history, training.best, recipe.training.keep_best, out / "curves.png")
+    metric, metrics = recipe.evaluation.metric, bootstrap(scores, recipe.evaluation.bootstrap, recipe.training.seed)
+    if not isinstance(scores, Scored):
+        return EvaluateResult(metric=metric, metrics=metrics, rows=int(scores.characters.sum()))
+    confusion = confusion_matrix(scores.targets, scores.predicted, labels=range(len(labels)))
+    draw_confusion(confusion, labels, out / "confusion.png")
+    draw_calibration(scores, out / "calibration.png")
     return EvaluateResult(
-        metrics=bootstrap(scored, recipe.evaluation.bootstrap, recipe.training.seed),
-        classes=tuple(
-            ClassReport(label=label, precision=float(precision[i]), recall=float(recall[i]), f1=float(f1[i]), rows=int(rows[i]))
-            for i, label in enumerate(labels)
-        ),
+        metric=metric,
+        metrics=metrics,
+        classes=_class_reports(scores, labels),
         confusion=tuple(tuple(map(int, row)) for row in confusion),
         rows=len(test),
     )
 
 
-def _logits(recipe: Recipe, encoded: Encoded, classes: int, trained: Path, test: EncodedSplit) -> np.ndarray:
-    module = load(recipe, encoded, classes, trained)
-    with torch.inference_mode():
-        found = []
-        for start in range(0, len(test), 256):
-            tensors = test.tensors(slice(start, start + 256))
-            found.append(module(**{name: torch.from_numpy(array) for name, array in tensors.items()}).numpy())
-    return np.concatenate(found)
+def _class_reports(scored: Scored, labels: tuple[str, ...]) -> tuple[ClassReport, ...]:
+    precision, recall, f1, rows = precision_recall_fscore_support(
+        scored.targets, scored.predicted, labels=range(len(labels)), zero_division=0.0
+    )
+    return tuple(
+        ClassReport(label=label, precision=float(precision[i]), recall=float(recall[i]), f1=float(f1[i]), rows=int(rows[i]))
+        for i, label in enumerate(labels)
+    )

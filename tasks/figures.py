@@ -58,16 +58,19 @@ def draw_calibration(scored: Scored, path: Path) -> None:
 
 
 def draw_curves(history: Sequence[Epoch], best: Epoch, metric: str, path: Path) -> None:
-    """Training and validation loss, and validation accuracy, by epoch; the kept epoch is marked."""
+    """Training and validation loss, and of a classifier the validation accuracy, by epoch; the kept epoch is marked."""
     epochs = [epoch.epoch for epoch in history]
-    figure = Figure((9, 4), dpi=_DOTS_PER_INCH, layout="constrained")
-    loss, accuracy = figure.subplots(1, 2)
+    classifier = "accuracy" in best.validation
+    figure = Figure((9 if classifier else 5, 4), dpi=_DOTS_PER_INCH, layout="constrained")
+    loss, *others = figure.subplots(1, 2 if classifier else 1, squeeze=False)[0]
+    held_out = "log_loss" if classifier else "nats"
     loss.plot(epochs, [epoch.train_loss for epoch in history], color=_GREY, marker=".", label="training")
-    loss.plot(epochs, [epoch.validation["log_loss"] for epoch in history], color=_BLUE, marker=".", label="validation")
+    loss.plot(epochs, [epoch.validation[held_out] for epoch in history], color=_BLUE, marker=".", label="validation")
     loss.set(xlabel="epoch", ylabel="loss (nats)", title="Loss")
-    accuracy.plot(epochs, [epoch.validation["accuracy"] for epoch in history], color=_BLUE, marker=".", label="validation")
-    accuracy.set(xlabel="epoch", ylabel="accuracy", title="Accuracy")
-    for axes in (loss, accuracy):
+    for accuracy in others:
+        accuracy.plot(epochs, [epoch.validation["accuracy"] for epoch in history], color=_BLUE, marker=".", label="validation")
+        accuracy.set(xlabel="epoch", ylabel="accuracy", title="Accuracy")
+    for axes in (loss, *others):
         axes.axvline(best.epoch, color=_ORANGE, linestyle=":", label=f"kept (best {metric.replace('_', ' ')})")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()

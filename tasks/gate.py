@@ -4,16 +4,18 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.compress import LOGITS
+from tasks.compress import SCORES
 from tasks.core.bundle import Bundle
 from tasks.core.dataset import Dataset
-from tasks.core.encoded import Encoded
+from tasks.core.encoded import EncodedSplit
 from tasks.core.errors import GateError, MaasflowError
-from tasks.core.metrics import Scored
-from tasks.core.predictor import Predictor, probabilities, unanswered
+from tasks.core.predictor import Predictor, run_session
+from tasks.core.ragged import Ragged
 from tasks.core.recipe import Recipe
+from tasks.core.scoring import load_scores, score_split
 from tasks.core.splits import Split
 from tasks.core.stages import StageResult
+from tasks.core.transforms import Arrays, Transform
 from tasks.export import BUNDLE
 from tasks.gates import GATES, Champion, Evidence, Verdict
 
@@ -63,22 +65,29 @@ class GateResult(StageResult):
 
 
 def gate(
-    recipe: Recipe, dataset: Dataset, encoded: Encoded, prepared: Path, compressed: Path, champion: tuple[str, Path] | None
+    recipe: Recipe,
+    dataset: Dataset,
+    prepared: Path,
+    compressed: Path,
+    champion: tuple[str, Path] | None,
+    folds: tuple[dict[str, float], ...] = (),
 ) -> GateResult:
     """Judge the compressed bundle, beside the champion's version and bundle folder where there is one."""
     bundle = Bundle.open(compressed / BUNDLE)
     manifest = bundle.manifest
-    with np.load(compressed / LOGITS) as logits:
-        scored = Scored(probabilities(logits[manifest.chosen]), encoded.split("test").targets, recipe.evaluation.calibration_bins)
+    scored = load_scores(compressed / SCORES / f"{manifest.chosen}.npz")
     evidence = Evidence(
         metric=recipe.evaluation.metric,
         chosen=manifest.variant(),
         fp32=manifest.variant("fp32"),
         parity=manifest.parity,
         scored=scored,
-        champion=measure_champion(*champion, dataset, Split.open(prepared, "test"), scored.bins) if champion else None,
+        champion=measure_champion(*champion, dataset, Split.open(prepared, "test"), recipe.evaluation.calibration_bins)
+        if champion
+        else None,
         resamples=recipe.evaluation.bootstrap,
         seed=recipe.training.seed,
+        folds=folds,
     )
     gates = [GATES.build(spec, recipe.origin.below("gates", index)) for index, spec in enumerate(recipe.gates)]
     return GateResult(verdicts=tuple(gate.check(evidence) for gate in gates), champion=champion[0] if champion else None)
@@ -89,14 +98,27 @@ def measure_champion(version: str, folder: Path, dataset: Dataset, test: Split, 
     try:
         predictor = Predictor(Bundle.open(folder))
         columns = list(predictor.manifest.columns)
+        if predictor.manifest.task != dataset.task:
+            return Champion(version, None, f"it is for {predictor.manifest.task.replace('_', ' ')}")
         if predictor.manifest.labels != dataset.class_names:
             return Champion(version, None, f"its labels are {', '.join(predictor.manifest.labels)}")
         if lacking := [name for name in columns if name not in dataset.features]:
             return Champion(version, None, f"it takes {', '.join(lacking)}, which the test rows do not have")
-        transform = predictor.manifest.transform
-        logits = np.concatenate([predictor.logits(transform.tensors(transform.encode(chunk))) for chunk in test.chunks(columns, rows=256)])
+        rows = _through(predictor.manifest.transform, columns, test)
+        scored = score_split(run_session(predictor.session), rows, predictor.manifest.state_inputs, bins)
     except MaasflowError as error:
         return Champion(version, None, error.what)
-    if lost := unanswered(logits):
+    if lost := scored.unanswered:
         return Champion(version, None, f"it has no finite answer for {len(lost)} of the test rows")
-    return Champion(version, Scored(probabilities(logits), test.targets, bins))
+    return Champion(version, scored)
+
+
+def _through(transform: Transform, columns: list[str], split: Split) -> EncodedSplit:
+    """A prepared split as another transform than the one fitted with it encodes it."""
+    chunks = [transform.encode(chunk) for chunk in split.chunks(columns, rows=1024)]
+    arrays: Arrays = {}
+    for name in transform.stored:
+        parts = [chunk[name] for chunk in chunks]
+        texts = [part for part in parts if isinstance(part, Ragged)]
+        arrays[name] = Ragged.joined(texts) if texts else np.concatenate([part for part in parts if isinstance(part, np.ndarray)])
+    return EncodedSplit(transform, arrays, split.targets, split.examples)

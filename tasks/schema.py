@@ -15,7 +15,7 @@ from tasks.core.catalog import Catalog
 from tasks.core.config import Config
 from tasks.core.dataset import Dataset
 from tasks.core.recipe import Recipe
-from tasks.core.transforms import ImageOptions
+from tasks.core.transforms import ImageOptions, TextOptions
 from tasks.gates import GATES
 from tasks.models import MODELS
 from tasks.sources import SOURCES
@@ -36,7 +36,7 @@ def schema(noun: Noun) -> Schema:
     definitions: Schema = {}
     if noun == "recipe":
         root = _config(Recipe, "recipe", definitions)
-        root["properties"]["transform"] = _config(ImageOptions, "transform", definitions)
+        root["properties"]["transform"] = _either(ImageOptions, TextOptions, definitions=definitions)
         root["properties"]["model"] = _one_of(MODELS, definitions)
         root["properties"]["gates"]["items"] = _one_of(GATES, definitions)
         definitions["recipe.Compression"]["properties"]["compressors"]["items"] = _one_of(COMPRESSORS, definitions)
@@ -56,6 +56,12 @@ def _config(config: type[Config], name: str, definitions: Schema) -> Schema:
     found = config.model_json_schema(ref_template=f"#/$defs/{name}.{{model}}", schema_generator=_Untitled)
     definitions.update({f"{name}.{inner}": _untitled(values) for inner, values in found.pop("$defs", {}).items()})
     return _untitled(found)
+
+
+def _either(*configs: type[Config], definitions: Schema) -> Schema:
+    for config in configs:
+        definitions[f"transform.{config.__name__}"] = _config(config, "transform", definitions)
+    return {"type": "object", "anyOf": [{"$ref": f"#/$defs/transform.{config.__name__}"} for config in configs]}
 
 
 def _untitled(found: Schema) -> Schema:

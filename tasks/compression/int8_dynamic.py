@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from onnx import TensorProto
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from tasks.compression import Compressor
+from tasks.compression import Compressor, weights_beside
 from tasks.core.encoded import EncodedSplit
 
 
@@ -14,4 +15,12 @@ class Int8Dynamic(Compressor):
     per_channel: bool = True
 
     def compress(self, source: Path, target: Path, calibration: EncodedSplit) -> None:  # noqa: ARG002 - dynamic
-        quantize_dynamic(source, target, per_channel=self.per_channel, weight_type=QuantType.QInt8)
+        quantize_dynamic(
+            source,
+            target,
+            per_channel=self.per_channel,
+            weight_type=QuantType.QInt8,
+            use_external_data_format=weights_beside(source).is_file(),
+            # Fused nodes are of no standard operator set, so that types beyond them are not inferred.
+            extra_options={"DefaultTensorType": TensorProto.FLOAT},
+        )

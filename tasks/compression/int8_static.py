@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
+from onnx import TensorProto
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from pydantic import Field
 
-from tasks.compression import Compressor, calibration_batches
+from tasks.compression import Compressor, calibration_batches, weights_beside
+from tasks.core.dataset import Task
 from tasks.core.encoded import EncodedSplit
-from tasks.core.transforms import Arrays
+from tasks.core.transforms import Tensors
 
 _METHODS = {
     "minmax": CalibrationMethod.MinMax,
@@ -20,6 +22,8 @@ _METHODS = {
 
 class Int8Static(Compressor):
     """ONNX Runtime's static quantisation in QDQ form: a row's answer does not depend on its neighbours in the batch."""
+
+    tasks: ClassVar[tuple[Task, ...]] = ("classification",)
 
     rows: Annotated[int, Field(ge=8)] = 512
     """Training rows to calibrate on."""
@@ -37,12 +41,14 @@ class Int8Static(Compressor):
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=_METHODS[self.method],
+            use_external_data_format=weights_beside(source).is_file(),
+            extra_options={"DefaultTensorType": TensorProto.FLOAT},
         )
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    def __init__(self, batches: Iterator[Arrays]) -> None:
+    def __init__(self, batches: Iterator[Tensors]) -> None:
         self._batches = batches
 
-    def get_next(self) -> Arrays | None:
+    def get_next(self) -> Tensors | None:
         return next(self._batches, None)

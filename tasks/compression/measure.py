@@ -5,12 +5,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
 from tasks.core.bundle import Latency
-from tasks.core.encoded import EncodedSplit
 from tasks.core.predictor import open_session
+from tasks.core.transforms import Tensors
 
 _WARM_UP, _ROUNDS, _SECONDS = 3, 300, 1.5
 
@@ -19,16 +18,9 @@ def open_variants(files: Mapping[str, Path], threads: int) -> dict[str, ort.Infe
     return {name: open_session(path, threads) for name, path in files.items()}
 
 
-def run_logits(session: ort.InferenceSession, split: EncodedSplit, size: int = 32) -> npt.NDArray[np.float32]:
-    """float32 [rows, labels] for every row of a split, in batches of `size`."""
-    starts = range(0, len(split), size)
-    return np.concatenate([session.run(["logits"], split.tensors(slice(start, start + size)))[0] for start in starts])
-
-
-def time_variants(sessions: Mapping[str, ort.InferenceSession], split: EncodedSplit, rows: int) -> dict[str, Latency]:
-    """Milliseconds for a call with `rows` rows: one call of each variant in turn, so that the machine's drift falls on all."""
-    tensors = split.tensors(np.arange(rows) % len(split))
-    calls: dict[str, Callable[[], object]] = {name: lambda s=session: s.run(["logits"], tensors) for name, session in sessions.items()}  # type: ignore[misc]
+def time_variants(sessions: Mapping[str, ort.InferenceSession], tensors: Tensors) -> dict[str, Latency]:
+    """Milliseconds for a call with these inputs: one call of each variant in turn, so that the machine's drift falls on all."""
+    calls: dict[str, Callable[[], object]] = {name: lambda s=session: s.run(None, tensors) for name, session in sessions.items()}  # type: ignore[misc]
     for call in calls.values():
         for _ in range(_WARM_UP):
             call()

@@ -1,20 +1,21 @@
 """The bundle: the directory that ships. Export writes it, compression adds variants, serving reads nothing else.
 
-    bundle.json          the manifest below
-    variants/<name>.onnx
+    bundle.json                the manifest below
+    variants/<name>.onnx       and <name>.onnx.data where the weights are too large for one file
+    tokenizer.json             for texts
 
 No file in it is code, and none is unpickled.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 from tasks.core.config import Config
-from tasks.core.dataset import Column
+from tasks.core.dataset import Column, Task
 from tasks.core.errors import BundleError, ConfigError
+from tasks.core.file_digests import sha256
 from tasks.core.machine import Machine
 from tasks.core.stages import write_text
 from tasks.core.transforms import TensorSpec, Transform
@@ -40,13 +41,21 @@ class Measurements(Config):
 
 
 class Variant(Config):
-    """One ONNX file."""
+    """One ONNX model."""
 
     name: str
     file: str
     sha256: str
     bytes: int
+    """Of all of its files."""
+    external: dict[str, str] = {}
+    """Files beside it that hold weights, by their SHA-256."""
     measurements: Measurements | None = None
+
+    @property
+    def files(self) -> dict[str, str]:
+        """All of its files, by their SHA-256."""
+        return {self.file: self.sha256, **self.external}
 
 
 class DatasetVersion(Config):
@@ -74,13 +83,16 @@ class Manifest(Config):
 
     format: Literal[1] = 1
     name: str
-    task: Literal["classification"] = "classification"
+    task: Task = "classification"
     description: str = ""
     columns: dict[str, Column]
     """The raw input that a client sends."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    state: dict[str, str] = {}
+    """What a language model carries from one call to the next: inputs, by the outputs that give their next values. They begin as zeros."""
     labels: tuple[str, ...]
+    """The classes; a language model has none."""
     transform: Transform
     variants: tuple[Variant, ...]
     chosen: str
@@ -97,6 +109,16 @@ class Manifest(Config):
         if found is None:
             raise BundleError(f"bundle '{self.name}' has no variant '{wanted}'", f"it has {', '.join(v.name for v in self.variants)}")
         return found
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Every file of the bundle beside its manifest, by its SHA-256."""
+        return {name: digest for variant in self.variants for name, digest in variant.files.items()} | self.transform.files
+
+    @property
+    def state_inputs(self) -> tuple[TensorSpec, ...]:
+        """The inputs that are the state."""
+        return tuple(spec for spec in self.inputs if spec.name in self.state)
 
     def replace(self, **changes: Any) -> Self:
         return self.model_copy(update=changes)
@@ -126,24 +148,23 @@ class Bundle:
             manifest = Manifest.parse(values)
         except ConfigError as error:
             raise BundleError(f"{path} is not a manifest of format {FORMAT}: {error.what}") from None
+        manifest.transform.at(folder)
         bundle = cls(folder, manifest)
         if verify:
             bundle.verify()
         return bundle
 
     def verify(self) -> None:
-        """Raises BundleError unless every variant's file is inside the bundle and as its digest says."""
+        """Raises BundleError unless every file is inside the bundle and as its digest says."""
         self.manifest.variant()
-        for variant in self.manifest.variants:
-            path = self.folder / variant.file
+        for name, digest in self.manifest.files.items():
+            path = self.folder / name
             if not path.resolve().is_relative_to(self.folder.resolve()):
-                raise BundleError(f"bundle '{self.manifest.name}': the file {variant.file} lies outside of the bundle")
+                raise BundleError(f"bundle '{self.manifest.name}': the file {name} lies outside of the bundle")
             if not path.is_file():
-                raise BundleError(f"bundle '{self.manifest.name}': {variant.file} is missing", "fetch or export the bundle again")
-            if sha256(path) != variant.sha256:
-                raise BundleError(
-                    f"bundle '{self.manifest.name}': {variant.file} differs from its digest", "fetch or export the bundle again"
-                )
+                raise BundleError(f"bundle '{self.manifest.name}': {name} is missing", "fetch or export the bundle again")
+            if sha256(path) != digest:
+                raise BundleError(f"bundle '{self.manifest.name}': {name} differs from its digest", "fetch or export the bundle again")
 
     def file(self, variant: str | None = None) -> Path:
         """The ONNX file of the named variant, or of the chosen one."""
@@ -155,11 +176,14 @@ class Bundle:
 
 
 def describe_variant(folder: Path, name: str, measurements: Measurements | None = None) -> Variant:
-    """The entry for the file `variants/<name>.onnx` of a bundle's folder."""
+    """The entry for the model `variants/<name>.onnx` of a bundle's folder."""
     path = folder / "variants" / f"{name}.onnx"
-    return Variant(name=name, file=f"variants/{name}.onnx", sha256=sha256(path), bytes=path.stat().st_size, measurements=measurements)
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    external = sorted(path.parent.glob(f"{path.name}.data*"))
+    return Variant(
+        name=name,
+        file=f"variants/{name}.onnx",
+        sha256=sha256(path),
+        bytes=sum(file.stat().st_size for file in (path, *external)),
+        external={f"variants/{file.name}": sha256(file) for file in external},
+        measurements=measurements,
+    )

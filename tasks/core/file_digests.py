@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Final
 
-from tasks.core.bundle import sha256
 from tasks.core.stages import write_text
 
 MISSING: Final = "missing"
@@ -46,3 +45,9 @@ class FileDigests:
             known = self._known[str(path)] = [*stamp, sha256(path)]
             self._changed = True
         return str(known[2])
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,16 +7,26 @@ thousand times; a test holds them equal to scikit-learn's.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from tasks.core.config import Config
-from tasks.core.recipe import LOWER_IS_BETTER
+from tasks.core.recipe import LOWER_IS_BETTER, METRICS
 
 Probabilities = npt.NDArray[np.float64]
 Targets = npt.NDArray[np.int64]
 Weights = npt.NDArray[np.float64]
+
+
+class Measured(Protocol):
+    """What can be measured again and again with other weights."""
+
+    def __len__(self) -> int: ...
+
+    def metrics(self, weights: Weights | None = None) -> dict[str, float]: ...
 
 
 class Interval(Config):
@@ -38,21 +48,34 @@ class Scored:
     targets: Targets
     bins: int = 15
 
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    @property
+    def unanswered(self) -> list[int]:
+        """Rows that the model has no finite answer for."""
+        rows: list[int] = np.flatnonzero(~np.isfinite(self.probabilities).all(axis=1)).tolist()
+        return rows
+
     def metrics(self, weights: Weights | None = None) -> dict[str, float]:
-        """accuracy, macro_f1, log_loss and calibration_error, each row counted with its weight.
+        """Every metric of a classifier, each row counted with its weight.
 
         Every one is NaN, which no limit lets pass, where a row has no finite probabilities.
         """
         if not self._answered:
-            return dict.fromkeys(("accuracy", "macro_f1", "log_loss", "calibration_error"), np.nan)
+            return dict.fromkeys(METRICS["classification"], np.nan)
         w = np.ones(len(self.targets)) if weights is None else weights
         total = w.sum()
         return {
             "accuracy": float((w * self.correct).sum() / total),
+            "balanced_accuracy": self._balanced_accuracy(w),
             "macro_f1": self._macro_f1(w),
             "log_loss": float((w * self._losses).sum() / total),
             "calibration_error": self._calibration_error(w) / float(total),
         }
+
+    def save(self, path: Path) -> None:
+        np.savez(path, probabilities=self.probabilities, targets=self.targets, bins=self.bins)
 
     @cached_property
     def predicted(self) -> Targets:
@@ -76,6 +99,13 @@ class Scored:
         confidence = self.probabilities.max(axis=1)
         return self.correct - confidence, np.minimum((confidence * self.bins).astype(np.int64), self.bins - 1)
 
+    def _balanced_accuracy(self, w: Weights) -> float:
+        """Mean recall over the classes that occur among the targets."""
+        classes = self.probabilities.shape[1]
+        count = np.bincount(self.targets, w, classes)
+        present = count > 0
+        return float((np.bincount(self.targets, w * self.correct, classes)[present] / count[present]).mean())
+
     def _macro_f1(self, w: Weights) -> float:
         """Mean F1 over the classes that occur among the targets or the predictions."""
         classes = self.probabilities.shape[1]
@@ -95,10 +125,10 @@ def score(probabilities: Probabilities, targets: Targets, bins: int = 15) -> dic
     return Scored(probabilities, targets, bins).metrics()
 
 
-def bootstrap(scored: Scored, resamples: int, seed: int = 0) -> dict[str, Interval]:
+def bootstrap(scored: Measured, resamples: int, seed: int = 0) -> dict[str, Interval]:
     """Every metric with its 95 % interval by the percentile bootstrap over rows (Efron, 1979)."""
     value = scored.metrics()
-    draws = [scored.metrics(weights) for weights in _resamples(len(scored.targets), resamples, seed)]
+    draws = [scored.metrics(weights) for weights in _resamples(len(scored), resamples, seed)]
     result = {}
     for name in value:
         low, high = np.percentile([draw[name] for draw in draws], [2.5, 97.5])
@@ -106,14 +136,14 @@ def bootstrap(scored: Scored, resamples: int, seed: int = 0) -> dict[str, Interv
     return result
 
 
-def paired_difference(new: Scored, old: Scored, metric: str, resamples: int, seed: int = 0) -> Interval:
+def paired_difference(new: Measured, old: Measured, metric: str, resamples: int, seed: int = 0) -> Interval:
     """How much better `new` is than `old` on the same rows (positive is better), with its paired bootstrap 95 % interval."""
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
 
     def difference(weights: Weights | None) -> float:
         return sign * (new.metrics(weights)[metric] - old.metrics(weights)[metric])
 
-    low, high = np.percentile([difference(w) for w in _resamples(len(new.targets), resamples, seed)], [2.5, 97.5])
+    low, high = np.percentile([difference(w) for w in _resamples(len(new), resamples, seed)], [2.5, 97.5])
     return Interval(value=_exact(difference(None)), low=_exact(float(low)), high=_exact(float(high)))
 
 

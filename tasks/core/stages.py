@@ -88,9 +88,17 @@ class StageStore:
 
     root: Path
 
+    def folder(self, stage: str, key: str) -> Path:
+        """Where a finished stage lies."""
+        return self.root / stage / key
+
+    def partial(self, stage: str, key: str) -> Path:
+        """Where a stage works until it is whole."""
+        return self.root / stage / f"{key}.partial"
+
     def find(self, stage: str, key: str, result: type[ResultT]) -> Done[ResultT] | None:
         """The finished stage, or None where it was never finished."""
-        folder = self.root / stage / key
+        folder = self.folder(stage, key)
         try:
             record = json.loads((folder / RECORD).read_text())
             return Done(stage, key, result.parse(record["result"]), folder, record["seconds"], cached=True)
@@ -112,7 +120,7 @@ class StageStore:
         A `resumable` stage finds what its killed forerunner left in the folder; any other starts in an empty one.
         """
         with self._lock(stage, key):
-            folder, partial = self.root / stage / key, self.root / stage / f"{key}.partial"
+            folder, partial = self.folder(stage, key), self.partial(stage, key)
             if (partial / RECORD).is_file() and not force:
                 # Killed between the last write and the rename: it is whole, so it counts.
                 replace_folder(partial, folder)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from tasks.core.bundle import Measurements, Variant
 from tasks.core.catalog import Catalog
 from tasks.core.config import Config
-from tasks.core.metrics import Scored
 from tasks.core.recipe import Metric
+from tasks.core.scoring import Scores
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Champion:
     """The version that is served now, on the same test rows; `scored` is None where it cannot take them, and `why` says why."""
 
     version: str
-    scored: Scored | None
+    scored: Scores | None
     why: str = ""
 
 
@@ -28,11 +28,13 @@ class Evidence:
     chosen: Variant
     fp32: Variant
     parity: float
-    scored: Scored
+    scored: Scores
     """The chosen variant on the test split."""
     champion: Champion | None
     resamples: int
     seed: int
+    folds: tuple[dict[str, float], ...] = ()
+    """What cross-validation found, by fold and metric."""
 
     def measured(self, variant: Variant) -> Measurements:
         if variant.measurements is None:
@@ -63,6 +65,8 @@ GATES: Catalog[Gate] = Catalog(
     "gate",
     {
         "metric_floor": "tasks.gates.metric_floor:MetricFloor",
+        "metric_ceiling": "tasks.gates.metric_ceiling:MetricCeiling",
+        "cross_validation": "tasks.gates.cross_validation:CrossValidation",
         "parity": "tasks.gates.parity:Parity",
         "metric_drop": "tasks.gates.metric_drop:MetricDrop",
         "latency": "tasks.gates.latency:LatencyLimit",

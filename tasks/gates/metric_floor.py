@@ -1,5 +1,6 @@
 """A floor under a metric of what ships."""
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -10,11 +11,11 @@ from tasks.gates import Evidence, Gate, Verdict
 class MetricFloor(Gate):
     """The chosen variant's metric on the test split is at least `minimum`."""
 
-    metric: Literal["accuracy", "macro_f1"] = "accuracy"
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1"] = "accuracy"
     minimum: Annotated[float, Field(ge=0, le=1)]
 
     def check(self, evidence: Evidence) -> Verdict:
-        value = evidence.scored.metrics()[self.metric]
+        value = evidence.scored.metrics().get(self.metric, math.nan)
         return Verdict(
             gate="metric_floor",
             what=f"test {self.metric.replace('_', ' ')} of {evidence.chosen.name}",

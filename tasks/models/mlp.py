@@ -20,15 +20,14 @@ class MLP(Family):
     activation: Literal["relu", "gelu", "tanh", "silu"] = "relu"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
-    def build(self, inputs: tuple[TensorSpec, ...], classes: int) -> nn.Module:
+    def build(self, inputs: tuple[TensorSpec, ...], outputs: int) -> nn.Module:
         if len(inputs) != 1 or inputs[0].dtype != "FP32":
-            names = ", ".join(f"{spec.name} ({spec.dtype})" for spec in inputs)
-            raise self.origin.error((), f"the family 'mlp' takes one float input, the dataset's transform gives {names}")
-        return _MLP(math.prod(inputs[0].shape), self, classes)
+            raise self._refuse(inputs, "mlp", "one float input")
+        return _MLP(math.prod(inputs[0].shape), self, outputs)
 
 
 class _MLP(nn.Module):
-    def __init__(self, width: int, options: MLP, classes: int) -> None:
+    def __init__(self, width: int, options: MLP, outputs: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for hidden in options.hidden:
@@ -36,8 +35,9 @@ class _MLP(nn.Module):
             if options.dropout:
                 layers.append(nn.Dropout(options.dropout))
             width = hidden
-        self.layers = nn.Sequential(*layers, nn.Linear(width, classes))
+        self.layers = nn.Sequential(*layers)
+        self.head = nn.Linear(width, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.layers(torch.flatten(x, 1))
+        logits: Tensor = self.head(self.layers(torch.flatten(x, 1)))
         return logits

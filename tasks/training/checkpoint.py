@@ -1,6 +1,7 @@
 """Checkpoints: everything that the rest of a training run depends on, in one safetensors file."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
-_MODEL, _OPTIMIZER, _RANDOM = "model.", "optimizer.", "random."
+_MODEL, _OPTIMIZER, _RANDOM, _CARRIED = "model.", "optimizer.", "random.", "carried."
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,17 @@ class Checkpoint:
 
     path: Path
 
-    def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], scaler: GradScaler | None = None) -> None:
-        """Replace the checkpoint; killed meanwhile, the old one stays."""
+    def save(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        state: dict[str, Any],
+        scaler: GradScaler | None = None,
+        carried: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Replace the checkpoint; killed meanwhile, the old one stays. `carried` is what the objective goes on from."""
         tensors = {_MODEL + name: tensor for name, tensor in module.state_dict().items()}
+        tensors |= {_CARRIED + name: tensor for name, tensor in (carried or {}).items()}
         optimizer_state = optimizer.state_dict()
         plain: dict[str, dict[str, Any]] = {}
         for index, entries in optimizer_state["state"].items():
@@ -38,8 +47,10 @@ class Checkpoint:
         record = {"state": state, "groups": optimizer_state["param_groups"], "plain": plain, "scaler": scaler and scaler.state_dict()}
         save_weights(self.path, tensors, {"record": json.dumps(record)})
 
-    def load(self, module: nn.Module, optimizer: torch.optim.Optimizer, scaler: GradScaler | None = None) -> dict[str, Any] | None:
-        """Restore all of it and return the loop's state; None where there is no checkpoint that can be read."""
+    def load(
+        self, module: nn.Module, optimizer: torch.optim.Optimizer, scaler: GradScaler | None = None
+    ) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        """Restore all of it; the loop's state and what was carried. None where there is no checkpoint that can be read."""
         try:
             with safe_open(self.path, "pt") as file:
                 record = json.loads(file.metadata()["record"])
@@ -59,8 +70,7 @@ class Checkpoint:
         # A run that began on another kind of device goes on here, on other random numbers.
         if "cuda" in random and (device := _cuda(module)) is not None:
             torch.cuda.set_rng_state(random["cuda"], device)
-        state: dict[str, Any] = record["state"]
-        return state
+        return record["state"], _below(_CARRIED, tensors)
 
 
 def save_weights(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:

@@ -10,12 +10,26 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from tasks.core.errors import MaasflowError
+from tasks.core.machine import this_machine
 from tasks.core.recipe import Training
 
 _FLOPS_A_THREAD = 50_000_000
 """Of a batch's forward pass; where a second thread began to pay for dense nets on two cores."""
 
 _MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+_MULTIPLIES_BF16 = ("avx512_bf16", "amx_bf16")
+
+
+def chosen_precision(training: Training, *, on_cpu: bool) -> str:
+    """The recipe's precision; for auto, bf16 where it is what the processor or the GPU multiplies in, and fp32 elsewhere.
+
+    By what the hardware can do and not by a timing, so that the same machine trains the same weights.
+    """
+    if training.precision != "auto":
+        return training.precision
+    if on_cpu:
+        return "bf16" if set(_MULTIPLIES_BF16) & set(this_machine().instructions) else "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
 def accelerator(training: Training) -> Accelerator:
@@ -31,7 +45,7 @@ def accelerator(training: Training) -> Accelerator:
     # accelerate keeps its settings for the whole process; a second training in it must not inherit them.
     AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001 - accelerate's own tests do the same, there is no public way
     GradientState._reset_state()  # noqa: SLF001
-    return Accelerator(cpu=on_cpu, mixed_precision=_MIXED[training.precision])
+    return Accelerator(cpu=on_cpu, mixed_precision=_MIXED[chosen_precision(training, on_cpu=on_cpu)])
 
 
 @contextmanager

@@ -1,0 +1,90 @@
+"""Training a classifier: cross-entropy over rows."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tasks.core.encoded import EncodedSplit
+from tasks.core.errors import MaasflowError
+from tasks.core.metrics import Scored
+from tasks.core.predictor import probabilities
+from tasks.core.recipe import Training
+from tasks.training.augmentation import augmenter
+from tasks.training.batches import Batches, Rows
+from tasks.training.forward import as_tensors, run_module
+
+
+class Classification:
+    """The objective of a dataset with labels. A batch is its row numbers."""
+
+    def __init__(self, training: Training, train: EncodedSplit, validation: EncodedSplit, accelerator: Accelerator) -> None:
+        self.training, self.train, self.validation, self.accelerator = training, train, validation, accelerator
+        self._batches = Batches(train, training)
+        self._augment = augmenter(training.augmentation, train.transform, training.origin)
+        self._class_weights = (
+            _class_weights(train.targets[self._batches.rows], accelerator.device) if training.balance == "weights" else None
+        )
+
+    @property
+    def steps(self) -> int:
+        return self._batches.steps
+
+    def batches(self, epoch: int) -> list[Rows]:
+        return self._batches.epoch(epoch)
+
+    def size(self, batch: Rows) -> int:
+        return len(batch)
+
+    def weight(self, batch: Rows) -> float:
+        return len(batch) if self._class_weights is None else float(self._class_weights[self.train.targets[batch]].sum())
+
+    def inputs(self, batch: Rows, places: Any) -> dict[str, Tensor]:
+        return as_tensors(self.train.tensors(batch[places]), self.accelerator.device)
+
+    def loss(self, module: nn.Module, batch: Rows, places: Any) -> Tensor:
+        inputs = self.inputs(batch, places)
+        if self._augment:
+            inputs = self._augment(inputs)
+        targets = torch.from_numpy(self.train.targets[batch[places]]).to(self.accelerator.device)
+        with self.accelerator.autocast():
+            logits = module(**inputs)
+        return functional.cross_entropy(
+            logits.float(), targets, self._class_weights, reduction="sum", label_smoothing=self.training.label_smoothing
+        )
+
+    def step_done(self) -> None:
+        return
+
+    def carried(self) -> dict[str, Tensor]:
+        return {}
+
+    def carry(self, _: dict[str, Tensor], /) -> None:
+        return
+
+    def validate(self, module: nn.Module) -> dict[str, float]:
+        scored = Scored(probabilities(self.logits(module, self.validation)), self.validation.targets)
+        if lost := scored.unanswered:
+            raise MaasflowError(f"the model has no finite answer for {len(lost)} of {len(scored)} validation rows")
+        return scored.metrics()
+
+    def logits(self, module: nn.Module, split: EncodedSplit) -> npt.NDArray[np.float32]:
+        """float32 [rows, classes] of the module as it is now. Each process answers for its share of the rows."""
+        run = run_module(module, device=self.accelerator.device, autocast=self.accelerator.autocast)
+        mine = split.calls(256)[self.accelerator.process_index :: self.accelerator.num_processes]
+        answers = gather_object([(rows, run(split.tensors(rows))["logits"]) for rows in mine])
+        found = np.empty((len(split), answers[0][1].shape[1]), np.float32)
+        for rows, logits in answers:
+            found[rows] = logits
+        return found
+
+
+def _class_weights(targets: npt.NDArray[np.int64], device: torch.device) -> Tensor:
+    """Inverse class frequency, of mean 1 over the rows."""
+    counts = np.bincount(targets).astype(np.float64)
+    return torch.tensor(counts.sum() / (len(counts) * counts), dtype=torch.float32, device=device)
