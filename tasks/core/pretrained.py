@@ -1,7 +1,6 @@
 """Pretrained models in the form that transformers saves them: `config.json`, `model.safetensors`, and a tokenizer."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, files
@@ -10,10 +9,10 @@ from typing import Any, Final, Self
 
 from tasks.core.config import Origin
 from tasks.core.errors import UnreachableError
+from tasks.core.remote import MIRROR, mirror_folder
 from tasks.core.tokenizing import TOKENIZER
 from tasks.core.workspace import Workspace
 
-MIRROR: Final = "MAASFLOW_MIRROR"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 KEY: Final = "pretrained"
 """The key of a recipe's `model` that names one."""
@@ -105,8 +104,8 @@ def _packaged(name: str) -> Path | None:
 
 
 def _mirrored(name: str) -> Path | None:
-    mirror = os.environ.get(MIRROR)
-    path = Path(mirror) / "models" / name.rpartition("/")[2] if mirror else None
+    mirror = mirror_folder()
+    path = mirror / "models" / name.rpartition("/")[2] if mirror else None
     return path if path and path.is_dir() else None
 
 
