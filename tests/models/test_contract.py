@@ -1,96 +1,180 @@
-"""What every model family owes, over the whole catalog."""
+"""What every model family owes, over the whole catalog: to train, to resume, to be exported, and to answer over HTTP."""
 
+import base64
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from tasks.compression.measure import run_logits
 from tasks.core.bundle import Bundle
 from tasks.core.config import Origin
 from tasks.core.encoded import Encoded
 from tasks.core.errors import ConfigError
-from tasks.core.predictor import Predictor, open_session
+from tasks.core.language import first_state
+from tasks.core.predictor import Predictor
+from tasks.core.recipe import Recipe
 from tasks.core.splits import Split
-from tasks.core.transforms import TensorSpec
-from tasks.export import BUNDLE, export, largest_difference, write_onnx
+from tasks.core.stages import write_text
+from tasks.core.transforms import Tensors, TensorSpec
+from tasks.export import BUNDLE, ExportResult, export
 from tasks.models import MODELS
-from tasks.train import build, load, train
-from tests.tiny import DATASETS, LABELS, VERSION, encode_tiny, recipe
+from tasks.train import TrainResult, build, load, train
+from tasks.training.forward import as_tensors
+from tasks.training.loop import WEIGHTS, Epoch
+from tests.tiny import DATASETS, VERSION, encode_tiny, recipe
 
-SMALL: dict[str, dict[str, Any]] = {"mlp": {"hidden": [16]}}
+SMALL: dict[str, dict[str, Any]] = {
+    "mlp": {"hidden": [16]},
+    "bert": {"hidden": 32},
+    "gpt2": {"hidden": 32},
+    "lstm_lm": {"embedding": 16, "hidden": 32, "layers": 2, "dropout": 0.1},
+    "resnet": {"stem": "small", "embedding": 8, "widths": [8, 16], "depths": [1, 1]},
+}
 """Options that make a family quick to test; a family that is not here is tested with its defaults."""
+TRAINING: dict[str, dict[str, Any]] = {
+    "bert": {"learning_rate": 3e-3, "epochs": 4},
+    "gpt2": {"learning_rate": 3e-3, "epochs": 4},
+    "lstm_lm": {"batch_size": 8, "window": 16, "epochs": 4},
+    "resnet": {"learning_rate": 5e-3},
+}
+
+
+@dataclass(frozen=True)
+class Made:
+    """A family on one kind of data, after training and export."""
+
+    family: str
+    kind: str
+    recipe: Recipe
+    encoded: Encoded
+    training: TrainResult
+    export: ExportResult
+    folder: Path
+
+    @property
+    def bundle(self) -> Path:
+        return self.folder / "exported" / BUNDLE
+
+    @property
+    def classes(self) -> int:
+        return len(DATASETS[self.kind].classes)
+
+    def module(self) -> nn.Module:
+        return load(self.recipe, self.encoded, self.classes, self.folder / "trained")[1]
+
+    def instances(self, rows: int) -> list[dict[str, Any]]:
+        """Test rows as clients send them."""
+        columns = Split.open(self.folder / "prepared", "test").columns(list(DATASETS[self.kind].features), 0, rows)
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def family_recipe(family: str) -> Recipe:
+    return recipe(model={"family": family, **SMALL.get(family, {})}, training=TRAINING.get(family, {}))
+
+
+def calls(made: Made, rows: int) -> Tensors:
+    """The first test rows, or the beginnings of as many texts."""
+    test = made.encoded.split("test")
+    state = MODELS.build(made.recipe.model).state
+    if not state:
+        return test.tensors(slice(rows))
+    return {"input_ids": np.array(test.tokens[: rows * 12], np.int64).reshape(rows, 12), **first_state(state, rows)}
+
+
+def forward(module: nn.Module, inputs: Tensors) -> torch.Tensor:
+    with torch.inference_mode():
+        found = module.eval()(**as_tensors(inputs))
+    logits: torch.Tensor = found[0] if isinstance(found, tuple) else found
+    return logits
 
 
 @pytest.fixture(scope="session")
 def encoded_by_kind(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Encoded]:
-    return {kind: encode_tiny(tmp_path_factory.mktemp("encoded") / kind, kind) for kind in DATASETS}
+    # A language model's text is not cut into rows, so that the recipe's task decides how it is encoded.
+    kinds = {"running": family_recipe("lstm_lm")}
+    return {kind: encode_tiny(tmp_path_factory.mktemp("encoded") / kind, kind, model=kinds.get(kind, recipe()).model) for kind in DATASETS}
 
 
-def taken(family: str, encoded_by_kind: dict[str, Encoded]) -> Iterator[tuple[str, Encoded]]:
-    """The kinds of data that the family takes."""
-    for kind, encoded in encoded_by_kind.items():
-        try:
-            MODELS.build(spec(family)).build(encoded.transform.inputs, len(LABELS))
-        except ConfigError:
-            continue
-        yield kind, encoded
+@pytest.fixture(scope="session")
+def everything(encoded_by_kind: dict[str, Encoded], tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Made]]:
+    """Every family on every kind of data that it takes."""
+    found: dict[str, list[Made]] = {}
+    for family in MODELS:
+        chosen = family_recipe(family)
+        for kind, encoded in encoded_by_kind.items():
+            if not takes(family, kind, encoded):
+                continue
+            folder = tmp_path_factory.mktemp(f"{family}-{kind}")
+            shutil.copytree(encoded.folder.parent / "prepared", folder / "prepared")
+            for stage in ("trained", "exported"):
+                (folder / stage).mkdir()
+            classes = len(DATASETS[kind].classes)
+            training = train(chosen, classes, encoded, folder / "trained")
+            exported = export(chosen, f"{family}-{kind}", DATASETS[kind], VERSION, encoded, folder / "trained", folder / "exported")
+            found.setdefault(family, []).append(Made(family, kind, chosen, encoded, training, exported, folder))
+    return found
 
 
-def spec(family: str) -> dict[str, Any]:
-    return {"family": family, **SMALL.get(family, {})}
-
-
-def forward(module: nn.Module, encoded: Encoded, rows: int) -> torch.Tensor:
-    tensors = encoded.split("test").tensors(slice(rows))
-    with torch.inference_mode():
-        logits: torch.Tensor = module(**{name: torch.from_numpy(array) for name, array in tensors.items()})
-    return logits
+def takes(family: str, kind: str, encoded: Encoded) -> bool:
+    try:
+        build(family_recipe(family), encoded, len(DATASETS[kind].classes))
+    except ConfigError:
+        return False
+    return True
 
 
 every_family = pytest.mark.parametrize("family", MODELS)
 
 
 @every_family
-def test_it_takes_some_kind_of_data_and_gives_a_logit_for_each_class(family: str, encoded_by_kind: dict[str, Encoded]) -> None:
-    kinds = list(taken(family, encoded_by_kind))
-    assert kinds
-    for _, encoded in kinds:
-        module = build(recipe(model=spec(family)), encoded, len(LABELS)).eval()
+def test_it_gives_a_logit_for_each_class_or_entry(family: str, everything: dict[str, list[Made]]) -> None:
+    for made in everything[family]:
+        module = made.module()
+        outputs = made.classes or made.encoded.transform.inputs[0].vocabulary
         for rows in (1, 2, 7):
-            logits = forward(module, encoded, rows)
-            assert logits.shape == (rows, len(LABELS))
+            logits = forward(module, calls(made, rows))
+            assert logits.shape[0] == rows
+            assert logits.shape[-1] == outputs
             assert logits.dtype == torch.float32
             assert torch.isfinite(logits).all()
 
 
 @every_family
-def test_a_row_is_answered_alike_whatever_its_neighbours(family: str, encoded_by_kind: dict[str, Encoded]) -> None:
-    for _, encoded in taken(family, encoded_by_kind):
-        module = build(recipe(model=spec(family)), encoded, len(LABELS)).eval()
-        torch.testing.assert_close(forward(module, encoded, 7)[:1], forward(module, encoded, 1))
+def test_a_row_is_answered_alike_whatever_its_neighbours(family: str, everything: dict[str, list[Made]]) -> None:
+    """Texts of other lengths among them, so that the row is padded."""
+    for made in everything[family]:
+        module = made.module()
+        alone, together = (forward(module, calls(made, rows))[:1] for rows in (1, 7))
+        torch.testing.assert_close(together, alone, atol=2e-5, rtol=1e-4)
 
 
 @every_family
-def test_its_weights_come_of_the_seed(family: str, encoded_by_kind: dict[str, Encoded]) -> None:
-    def weights(seed: int, encoded: Encoded) -> torch.Tensor:
+def test_its_weights_come_of_the_seed(family: str, everything: dict[str, list[Made]]) -> None:
+    def weights(seed: int, made: Made) -> torch.Tensor:
         torch.manual_seed(seed)
-        return nn.utils.parameters_to_vector(build(recipe(model=spec(family)), encoded, len(LABELS)).parameters())
+        return nn.utils.parameters_to_vector(build(made.recipe, made.encoded, made.classes)[1].parameters())
 
-    for _, encoded in taken(family, encoded_by_kind):
-        assert torch.equal(weights(1, encoded), weights(1, encoded))
-        assert not torch.equal(weights(1, encoded), weights(2, encoded))
+    for made in everything[family]:
+        assert torch.equal(weights(1, made), weights(1, made))
+        assert not torch.equal(weights(1, made), weights(2, made))
 
 
 @every_family
 def test_it_refuses_inputs_that_it_does_not_take(family: str) -> None:
     strange = (TensorSpec(name="x", dtype="FP32", shape=(4,)), TensorSpec(name="y", dtype="INT64", shape=(2, 2)))
     with pytest.raises(ConfigError, match=r"^model: .*x \(FP32\), y \(INT64\)"):
-        MODELS.build(spec(family), Origin().below("model")).build(strange, 3)
+        MODELS.build({"family": family}, Origin().below("model")).build(strange, 3)
 
 
 @every_family
@@ -100,36 +184,106 @@ def test_an_unknown_option_is_told_with_the_known_ones(family: str) -> None:
 
 
 @every_family
-def test_trained_it_becomes_a_bundle_that_answers_alike(family: str, encoded_by_kind: dict[str, Encoded], tmp_path: Path) -> None:
-    for kind, encoded in taken(family, encoded_by_kind):
-        found = recipe(model=spec(family))
-        trained, exported = tmp_path / kind / "trained", tmp_path / kind / "exported"
-        trained.mkdir(parents=True)
-        training = train(found, len(LABELS), encoded, trained)
-        assert training.history[-1].train_loss < 0.8 * training.history[0].train_loss
-        assert training.best.validation["accuracy"] > 0.6
-
-        result = export(found, "points", DATASETS[kind], VERSION, encoded, trained, exported)
-        assert result.parity < 1e-4
-        bundle = Bundle.open(exported / BUNDLE)
-        assert bundle.manifest.parity == result.parity
-        assert bundle.manifest.labels == LABELS
-
-        test = Split.open(encoded.folder.parent / "prepared", "test")
-        columns = test.columns(list(DATASETS[kind].features), 0, 9)
-        instances = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-        logits = forward(load(found, encoded, len(LABELS), trained), encoded, 9)
-        expected = torch.softmax(logits.double(), dim=1).numpy()
-        answers = Predictor(bundle).predict(instances)
-        assert [answer.label for answer in answers] == [LABELS[index] for index in expected.argmax(axis=1)]
-        np.testing.assert_allclose([list(answer.probabilities.values()) for answer in answers], expected, atol=1e-5)
+def test_its_head_is_named_as_heads_are(family: str, everything: dict[str, list[Made]]) -> None:
+    """By which another training starts from its weights, and leaves its classes."""
+    for made in everything[family]:
+        outputs = made.classes or made.encoded.transform.inputs[0].vocabulary
+        assert dict(made.module().named_parameters())["head.weight"].shape[0] == outputs
 
 
 @every_family
-def test_its_export_takes_any_number_of_rows(family: str, encoded_by_kind: dict[str, Encoded], tmp_path: Path) -> None:
-    for kind, encoded in taken(family, encoded_by_kind):
-        module = build(recipe(model=spec(family)), encoded, len(LABELS)).eval()
-        path, test = tmp_path / f"{kind}.onnx", encoded.split("test")
-        write_onnx(module, test, path)
-        assert largest_difference(module, test, path, (1, 2, 3, 7, 64, len(test))) < 1e-4
-        np.testing.assert_allclose(run_logits(open_session(path), test), forward(module, encoded, len(test)).numpy(), atol=1e-5)
+def test_it_learns(family: str, everything: dict[str, list[Made]]) -> None:
+    for made in everything[family]:
+        history = made.training.history
+        assert history[-1].train_loss < 0.8 * history[0].train_loss
+        validation = made.training.best.validation
+        assert validation["accuracy"] > 0.6 if made.classes else validation["nats"] < 2
+
+
+class BrokenOffError(Exception):
+    """Stands for a kill after an epoch."""
+
+
+@every_family
+def test_broken_off_and_resumed_it_ends_in_the_same_weights(family: str, everything: dict[str, list[Made]], tmp_path: Path) -> None:
+    def stop(epoch: Epoch) -> None:
+        if epoch.epoch == 2:
+            raise BrokenOffError
+
+    for made in everything[family]:
+        folder = tmp_path / made.kind
+        folder.mkdir()
+        with pytest.raises(BrokenOffError):
+            train(made.recipe, made.classes, made.encoded, folder, stop)
+        train(made.recipe, made.classes, made.encoded, folder)
+        digests = [sha256((place / WEIGHTS).read_bytes()).hexdigest() for place in (folder, made.folder / "trained")]
+        assert digests[0] == digests[1]
+
+
+@every_family
+def test_its_export_answers_as_torch_does(family: str, everything: dict[str, list[Made]]) -> None:
+    """Over numbers of rows and lengths that the export was not traced with."""
+    for made in everything[family]:
+        assert made.export.parity < 1e-4
+        predictor = Predictor(Bundle.open(made.bundle))
+        assert predictor.manifest.parity == made.export.parity
+        module = made.module()
+        for rows in (1, 2, 3, 7, 64):
+            inputs = calls(made, rows)
+            np.testing.assert_allclose(predictor.logits(inputs), forward(module, inputs).numpy(), atol=1e-4)
+
+
+@every_family
+def test_the_attention_of_every_layer_is_fused(family: str, everything: dict[str, list[Made]]) -> None:
+    for made in everything[family]:
+        attention = MODELS.build(made.recipe.model).attention(made.module())
+        assert made.export.fused.get("Attention", 0) == (attention.layers if attention else 0)
+        assert (family in ("bert", "gpt2")) == (attention is not None)
+
+
+@pytest.fixture(scope="session")
+def server(everything: dict[str, list[Made]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real server over every bundle."""
+    served = tmp_path_factory.mktemp("served")
+    for made in (each for several in everything.values() for each in several):
+        name = Bundle.open(made.bundle).manifest.name
+        shutil.copytree(made.bundle, served / name / "1")
+        write_text(served / name / "current.json", '{"version": "1"}')
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deploy.serving", "--served", str(served), "--port", "0"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout
+    address = re.search(r"http://\S+?(?=[\s,]|$)", process.stdout.readline())
+    assert address
+    yield address[0]
+    process.terminate()
+    process.communicate(timeout=20)
+
+
+@every_family
+def test_a_server_answers_as_torch_does(family: str, everything: dict[str, list[Made]], server: str) -> None:
+    for made in everything[family]:
+        url = f"{server}/v1/models/{made.family}-{made.kind}"
+        if not made.classes:
+            reply = httpx.post(f"{url}/generate", json={"prompt": "the cat ", "max_tokens": 20, "temperature": 0}, timeout=30)
+            assert reply.status_code == 200, reply.text
+            assert re.match(r"(sees|hears|likes) the (cat|dog|bird|child)\.?", reply.json()["text"])
+            continue
+        instances = [{name: _plain(value) for name, value in row.items()} for row in made.instances(9)]
+        reply = httpx.post(f"{url}/predict", json={"instances": instances}, timeout=30)
+        assert reply.status_code == 200, reply.text
+        expected = torch.softmax(forward(made.module(), calls(made, 9)).double(), dim=1).numpy()
+        found = np.array([list(each["probabilities"].values()) for each in reply.json()["predictions"]])
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: an image in base64, a missing number as null."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
+def test_a_family_is_told_that_the_dataset_is_for_another_task(encoded_by_kind: dict[str, Encoded]) -> None:
+    with pytest.raises(ConfigError, match="is for language modelling, the dataset is for classification"):
+        build(family_recipe("lstm_lm"), encoded_by_kind["text"], 3)
