@@ -3,18 +3,22 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from tasks.core.bundle import Bundle
 from tasks.core.errors import BundleError, InputError
+from tasks.core.language import Run
 from tasks.core.machine import usable_cores
-from tasks.core.transforms import Arrays
+from tasks.core.transforms import Tensors
 
 if TYPE_CHECKING:
     import onnxruntime as ort
+
+_TOKENS: Final = 2**14
+"""The most tokens in one call: attention takes memory for each pair of a row's, and would take all there is for many rows."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,16 @@ class Predictor:
         self.manifest = bundle.manifest
         self.variant = bundle.manifest.variant(variant)
         self.session = open_session(bundle.file(variant), threads if threads is not None else bundle.manifest.threads)
+        self.dynamic = any(-1 in spec.shape for spec in bundle.manifest.inputs)
+        """Whether the sizes of its inputs, beside the number of rows, differ from call to call."""
         self._check()
 
     def predict(self, instances: Sequence[Any]) -> list[Prediction]:
         """One prediction for each raw instance. Raises InputError."""
         if not instances:
             return []
+        if not self.manifest.labels:
+            raise InputError(f"the model '{self.manifest.name}' continues texts, it has no labels to predict")
         transform = self.manifest.transform
         logits = self.logits(transform.tensors(transform.encode(transform.columns(instances))))
         for row in unanswered(logits):
@@ -46,10 +54,28 @@ class Predictor:
         labels = self.manifest.labels
         return [Prediction(labels[row.argmax()], dict(zip(labels, map(float, row), strict=True))) for row in rows]
 
-    def logits(self, tensors: Arrays) -> npt.NDArray[np.float32]:
+    def logits(self, tensors: Tensors) -> npt.NDArray[np.float32]:
         """float32 [batch, labels] for the model's input tensors."""
-        (logits,) = self.session.run(["logits"], tensors)
-        return np.asarray(logits)
+        (logits,) = self.run(["logits"], tensors)
+        return logits
+
+    def run(self, names: list[str], tensors: Tensors) -> list[npt.NDArray[Any]]:
+        """The named outputs, each [batch, …], for the model's input tensors. Many long rows are run in parts."""
+        if self.dynamic:
+            first = next(iter(tensors.values()))
+            rows = max(1, _TOKENS // first[0].size)
+            if len(first) > rows:
+                return self._run_in_parts(names, tensors, rows)
+        outputs: list[npt.NDArray[Any]] = self.session.run(names, tensors)
+        return outputs
+
+    def _run_in_parts(self, names: list[str], tensors: Tensors, rows: int) -> list[npt.NDArray[Any]]:
+        total = len(next(iter(tensors.values())))
+        parts = (
+            self.session.run(names, {name: values[start : start + rows] for name, values in tensors.items()})
+            for start in range(0, total, rows)
+        )
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
     def _check(self) -> None:
         """Raises BundleError unless the model takes and gives what the manifest says."""
@@ -80,6 +106,16 @@ def open_session(path: Any, threads: int = 0) -> "ort.InferenceSession":
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise BundleError(f"ONNX Runtime cannot load {path}: {why}", "export the model again") from error
+
+
+def run_session(session: "ort.InferenceSession") -> Run:
+    """The session as a function of its inputs: all outputs by name."""
+    names = [node.name for node in session.get_outputs()]
+
+    def run(inputs: Tensors) -> Tensors:
+        return dict(zip(names, session.run(names, inputs), strict=True))
+
+    return run
 
 
 def unanswered(logits: npt.NDArray[np.float32]) -> list[int]:

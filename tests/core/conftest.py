@@ -35,7 +35,7 @@ def bundle(tmp_path: Path) -> Bundle:
     folder = tmp_path / "bundle"
     write_linear(folder / "variants" / "fp32.onnx")
     columns = {name: Column(type="number") for name in ("a", "b")}
-    transform = TableTransform.fit(columns, {"a": [0.0, 2.0], "b": [10.0, 30.0]})
+    transform = TableTransform.fit(columns, lambda: iter([{"a": [0.0, 2.0], "b": [10.0, 30.0]}]))
     manifest = Manifest(
         name="tiny",
         columns=columns,

@@ -13,6 +13,7 @@ from tasks.core.bundle import Bundle
 from tasks.core.errors import BundleError, InputError
 from tasks.core.predictor import Predictor, open_session, probabilities
 from tests.core.conftest import BIAS, LABELS, WEIGHTS
+from tests.texts import write_classifier
 
 ROWS = [{"a": 1.0, "b": 20.0}, {"a": 2.0, "b": 10.0}, {"a": -5.0, "b": 35.0}]
 
@@ -43,6 +44,15 @@ def test_threads_share_a_predictor(bundle: Bundle) -> None:
     alone = predictor.predict(ROWS)
     with ThreadPoolExecutor(4) as pool:
         assert all(found == alone for found in pool.map(lambda _: predictor.predict(ROWS), range(40)))
+
+
+def test_many_long_rows_in_parts_are_as_each_alone(tmp_path: Path) -> None:
+    predictor = Predictor(write_classifier(tmp_path / "moods"))
+    texts = ["good " * (1 + row % 11) + "bad" * (row % 2) for row in range(2000)]
+    # Twelve tokens a row, which is more than one call takes.
+    found = predictor.predict(texts)
+    assert len(found) == len(texts)
+    assert found[1990:] == [predictor.predict([text])[0] for text in texts[1990:]]
 
 
 def test_an_answer_that_is_not_finite_is_no_answer(bundle: Bundle) -> None:
