@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.compress import LOGITS, Candidate, choose, compress
+from tasks.compress import SCORES, Candidate, choose, compress
 from tasks.core.bundle import Bundle
 from tasks.core.errors import ConfigError, MaasflowError
 from tasks.core.machine import this_machine
-from tasks.core.metrics import score
-from tasks.core.predictor import probabilities
+from tasks.core.metrics import Scored
+from tasks.core.scoring import load_scores
 from tasks.export import BUNDLE
 from tests.tiny import Stages, recipe
 
@@ -47,15 +47,21 @@ def test_every_variant_is_in_the_bundle_measured_and_whole(stages: Stages) -> No
         assert all(0 < latency.p50 <= latency.p99 for latency in found.latency_ms.values())
 
 
-def test_the_metrics_are_those_of_the_kept_logits(stages: Stages) -> None:
-    targets = stages.encoded.split("test").targets
-    with np.load(stages.folder("compressed") / LOGITS) as logits:
-        assert list(logits) == ["fp32", "int8_dynamic", "int8_static"]
-        for variant in bundle(stages).manifest.variants:
-            assert variant.measurements
-            assert variant.measurements.metrics["test"] == score(probabilities(logits[variant.name]), targets)
-            agreement = (logits[variant.name].argmax(axis=1) == logits["fp32"].argmax(axis=1)).mean()
-            assert variant.measurements.agreement == agreement
+def kept(stages: Stages, variant: str) -> Scored:
+    found = load_scores(stages.folder("compressed") / SCORES / f"{variant}.npz")
+    assert isinstance(found, Scored)
+    return found
+
+
+def test_the_metrics_are_those_of_the_kept_scores(stages: Stages) -> None:
+    names = [variant.name for variant in bundle(stages).manifest.variants]
+    assert sorted(path.stem for path in (stages.folder("compressed") / SCORES).iterdir()) == sorted(names)
+    for variant in bundle(stages).manifest.variants:
+        scored = kept(stages, variant.name)
+        np.testing.assert_array_equal(scored.targets, stages.encoded.split("test").targets)
+        assert variant.measurements
+        assert variant.measurements.metrics["test"] == scored.metrics()
+        assert variant.measurements.agreement == (scored.predicted == kept(stages, "fp32").predicted).mean()
 
 
 def test_fp32_is_beside_itself_the_same(stages: Stages) -> None:

@@ -21,7 +21,7 @@ from tests.tiny import LABELS, ROWS, Stages
 
 def scored_test_split(stages: Stages) -> Scored:
     test = stages.encoded.split("test")
-    module = load(stages.recipe, stages.encoded, len(LABELS), stages.folder("trained"))
+    _, module = load(stages.recipe, stages.encoded, len(LABELS), stages.folder("trained"))
     with torch.inference_mode():
         logits = module(torch.from_numpy(test.tensors(slice(None))["x"])).numpy()
     return Scored(probabilities(logits), test.targets)

@@ -10,12 +10,12 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from tasks.compress import LOGITS
+from tasks.compress import SCORES
 from tasks.core.bundle import Bundle, describe_variant
 from tasks.core.dataset import Column
 from tasks.core.errors import BundleError, ConfigError, GateError
-from tasks.core.metrics import score
-from tasks.core.predictor import probabilities
+from tasks.core.metrics import Scored
+from tasks.core.scoring import load_scores
 from tasks.export import BUNDLE
 from tasks.gate import GateResult, gate
 from tests.tiny import TABLE, Stages, recipe
@@ -27,7 +27,6 @@ def judged(stages: Stages, gates: list[dict[str, Any]], champion: Path | None = 
     return gate(
         recipe(gates=gates),
         TABLE,
-        stages.encoded,
         stages.folder("prepared"),
         stages.folder("compressed"),
         ("7", champion) if champion else None,
@@ -43,8 +42,7 @@ def champion(stages: Stages, tmp_path: Path) -> Bundle:
 
 
 def test_the_variant_that_ships_is_judged_on_the_test_rows(stages: Stages) -> None:
-    with np.load(stages.folder("compressed") / LOGITS) as logits:
-        expected = score(probabilities(logits[stages.compression.chosen]), stages.encoded.split("test").targets)["accuracy"]
+    expected = load_scores(stages.folder("compressed") / SCORES / f"{stages.compression.chosen}.npz").metrics()["accuracy"]
     (verdict,) = judged(stages, [{"kind": "metric_floor", "minimum": expected}]).verdicts
     assert (verdict.passed, verdict.measured, verdict.margin) == (True, expected, 0.0)
     (verdict,) = judged(stages, [{"kind": "metric_floor", "minimum": expected + 1e-6}]).verdicts
@@ -86,7 +84,7 @@ def test_a_bundle_that_was_changed_since_is_not_judged(stages: Stages, tmp_path:
     with (compressed / BUNDLE / "variants" / "fp32.onnx").open("ab") as file:
         file.write(b"x")
     with pytest.raises(BundleError, match="differs from its digest"):
-        gate(recipe(gates=[]), TABLE, stages.encoded, stages.folder("prepared"), compressed, None)
+        gate(recipe(gates=[]), TABLE, stages.folder("prepared"), compressed, None)
 
 
 def test_a_release_is_not_worse_than_itself(stages: Stages, champion: Bundle) -> None:
@@ -98,13 +96,11 @@ def test_a_release_is_not_worse_than_itself(stages: Stages, champion: Bundle) ->
 
 
 def test_a_better_champion_stops_the_release(stages: Stages, champion: Bundle) -> None:
-    with np.load(stages.folder("compressed") / LOGITS) as logits:
-        answers = {name: logits[name] for name in logits}
     targets = stages.encoded.split("test").targets
     weak = champion.folder.parent / "weak"
     shutil.copytree(stages.folder("compressed"), weak)
-    np.savez(weak / LOGITS, allow_pickle=False, **{name: np.eye(3, dtype=np.float32)[(targets + 1) % 3] for name in answers})
-    found = gate(recipe(gates=CHAMPION), TABLE, stages.encoded, stages.folder("prepared"), weak, ("7", champion.folder))
+    Scored(np.eye(3)[(targets + 1) % 3], targets).save(weak / SCORES / f"{stages.compression.chosen}.npz")
+    found = gate(recipe(gates=CHAMPION), TABLE, stages.folder("prepared"), weak, ("7", champion.folder))
     assert not found.passed
 
 

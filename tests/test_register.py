@@ -22,7 +22,7 @@ COMMIT = Commit("c0ffee", dirty=False)
 
 def gates(stages: Stages, *, minimum: float = 0.5, champion: str | None = None) -> GateResult:
     wanted = recipe(gates=[{"kind": "metric_floor", "minimum": minimum}, {"kind": "parity"}])
-    found = gate(wanted, TABLE, stages.encoded, stages.folder("prepared"), stages.folder("compressed"), None)
+    found = gate(wanted, TABLE, stages.folder("prepared"), stages.folder("compressed"), None)
     return found.model_copy(update={"champion": champion})
 
 

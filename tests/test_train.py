@@ -35,8 +35,8 @@ def test_the_seed_alone_decides(stages: Stages, tmp_path: Path) -> None:
 
 
 def test_a_loaded_model_is_the_trained_one_and_ready_to_answer(stages: Stages) -> None:
-    module = load(stages.recipe, stages.encoded, len(LABELS), stages.folder("trained"))
+    _, module = load(stages.recipe, stages.encoded, len(LABELS), stages.folder("trained"))
     assert not module.training
-    fresh = build(stages.recipe, stages.encoded, len(LABELS))
+    _, fresh = build(stages.recipe, stages.encoded, len(LABELS))
     assert module.state_dict().keys() == fresh.state_dict().keys()
     assert not torch.equal(next(module.parameters()), next(fresh.parameters()))

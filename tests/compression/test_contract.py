@@ -8,14 +8,14 @@ import numpy as np
 import onnx
 import pytest
 
-from tasks.compress import LOGITS, Candidate, make_variants
+from tasks.compress import SCORES, Candidate, make_variants
 from tasks.compression import COMPRESSORS, Compressor, calibration_batches
-from tasks.compression.measure import run_logits
 from tasks.core.bundle import Bundle
 from tasks.core.config import Origin
 from tasks.core.encoded import EncodedSplit
 from tasks.core.errors import ConfigError
-from tasks.core.predictor import open_session
+from tasks.core.predictor import open_session, run_session
+from tasks.core.scoring import class_logits, load_scores
 from tasks.export import BUNDLE
 from tests.tiny import Stages, recipe
 
@@ -70,7 +70,7 @@ def test_it_takes_any_number_of_rows(kind: str, compressed: Compressed) -> None:
 @every_compressor
 def test_one_row_alone_is_answered_as_among_others(kind: str, compressed: Compressed) -> None:
     session, test = open_session(compressed.bundle.file(kind)), compressed.stages.encoded.split("test")
-    alone, together = run_logits(session, test, size=1), run_logits(session, test, size=32)
+    alone, together = (class_logits(run_session(session), test, size) for size in (1, 32))
     assert (alone.argmax(axis=1) == together.argmax(axis=1)).mean() >= 0.95
     if kind == "int8_static":
         np.testing.assert_array_equal(alone, together)
@@ -111,9 +111,9 @@ def test_an_unknown_option_is_told_with_the_known_ones(kind: str) -> None:
 def test_static_int8_calibrates_in_every_way(method: str, compressed: Compressed, tmp_path: Path) -> None:
     made = COMPRESSORS.build({"kind": "int8_static", "method": method, "rows": 64})
     made.compress(compressed.bundle.file("fp32"), tmp_path / "made.onnx", compressed.stages.encoded.split("train"))
-    found = run_logits(open_session(tmp_path / "made.onnx"), compressed.stages.encoded.split("test"))
-    with np.load(compressed.stages.folder("compressed") / LOGITS) as logits:
-        assert (found.argmax(axis=1) == logits["fp32"].argmax(axis=1)).mean() > 0.9
+    found = class_logits(run_session(open_session(tmp_path / "made.onnx")), compressed.stages.encoded.split("test"))
+    fp32 = load_scores(compressed.stages.folder("compressed") / SCORES / "fp32.npz")
+    assert (found.argmax(axis=1) == fp32.predicted).mean() > 0.9
 
 
 def test_calibration_rows_are_spread_over_the_whole_split(stages: Stages) -> None:
@@ -157,10 +157,11 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def variants_of(stages: Stages, folder: Path, how: str) -> tuple[list[str], dict[str, str]]:
-    (folder / "fp32.onnx").write_bytes(Bundle.open(stages.folder("exported") / BUNDLE).file().read_bytes())
+    exported = Bundle.open(stages.folder("exported") / BUNDLE)
+    (folder / "fp32.onnx").write_bytes(exported.file().read_bytes())
     wanted = recipe(compression={"compressors": [{"kind": "broken", "how": how}, {"kind": "int8_dynamic"}]})
-    logits, failed = make_variants(wanted, stages.encoded, folder)
-    return list(logits), failed
+    scores, failed = make_variants(wanted, exported.manifest, stages.encoded, folder)
+    return list(scores), failed
 
 
 @pytest.mark.usefixtures("broken")

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, f1_score, log_loss
+from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 
 from tasks.core.metrics import Probabilities, Scored, Targets, bootstrap, drop, paired_difference, score
+from tasks.core.recipe import METRICS
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -37,6 +38,8 @@ def test_metrics_are_those_of_scikit_learn(seed: int, count: int, classes: int) 
     found = score(probabilities, targets)
     predicted = probabilities.argmax(axis=1)
     assert found["accuracy"] == pytest.approx(accuracy_score(targets, predicted))
+    present = np.unique(targets)
+    assert found["balanced_accuracy"] == pytest.approx(recall_score(targets, predicted, labels=present, average="macro"))
     assert found["macro_f1"] == pytest.approx(f1_score(targets, predicted, average="macro", zero_division=0.0))
     assert found["log_loss"] == pytest.approx(log_loss(targets, probabilities, labels=range(classes)))
 
@@ -90,7 +93,7 @@ def test_an_interval_narrows_with_the_root_of_the_rows() -> None:
     assert (few.high - few.low) / (many.high - many.low) == pytest.approx(10, rel=0.4)
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "log_loss", "calibration_error"])
+@pytest.mark.parametrize("metric", METRICS["classification"])
 def test_a_better_model_is_better_whichever_way_the_metric_points(metric: str) -> None:
     targets = rows(2, 400)[1]
     good = np.where(np.eye(4)[targets] > 0, 0.94, 0.02)

@@ -66,9 +66,10 @@ def test_what_a_mistake_says(tmp_path: Path, arguments: list[str], code: int, sa
     ],
 )
 def test_what_a_mistake_in_a_component_says(setting: str, said: list[str]) -> None:
-    recipe = Workspace(REPOSITORY).recipe("digits-mlp", (setting,))
+    shipped = Workspace(REPOSITORY)
+    recipe = shipped.recipe("digits-mlp", (setting,))
     with pytest.raises(ConfigError) as error:
-        check(recipe)
+        check(recipe, shipped.dataset(recipe.dataset))
     assert all(text in str(error.value) for text in said)
 
 

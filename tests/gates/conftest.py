@@ -9,6 +9,7 @@ import pytest
 from tasks.core.bundle import Latency, Measurements, Variant
 from tasks.core.machine import this_machine
 from tasks.core.metrics import Scored
+from tasks.core.recipe import METRICS
 from tasks.gates import Evidence
 
 ROWS = 100
@@ -27,7 +28,7 @@ def unanswered(rows: int = ROWS) -> Scored:
 
 def variant(name: str = "int8", *, test: float = 0.97, milliseconds: float = 1.0, size: int = 1000) -> Variant:
     """A measured variant with this value of every metric on the test split."""
-    metrics = dict.fromkeys(("accuracy", "macro_f1", "log_loss", "calibration_error"), test)
+    metrics = dict.fromkeys(METRICS["classification"], test)
     latency = Latency(p50=milliseconds, p99=100.0)
     measured = Measurements(
         metrics={"validation": metrics, "test": metrics}, latency_ms={"1": latency, "32": latency}, agreement=1.0, machine=this_machine()
@@ -52,6 +53,7 @@ def evidence() -> MakeEvidence:
             "champion": None,
             "resamples": 200,
             "seed": 0,
+            "folds": (dict.fromkeys(METRICS["classification"], 0.97),),
         }
         return Evidence(**good | changes)
 

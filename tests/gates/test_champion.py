@@ -2,6 +2,7 @@
 
 import pytest
 
+from tasks.core.recipe import METRICS
 from tasks.gates import Champion
 from tasks.gates.champion import NotWorseThanChampion
 from tests.gates.conftest import MakeEvidence, scored, unanswered
@@ -32,7 +33,7 @@ def test_worse_by_no_more_than_the_tolerance_passes(evidence: MakeEvidence) -> N
     assert not NotWorseThanChampion(tolerance=0.99).check(release).passed
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "log_loss", "calibration_error"])
+@pytest.mark.parametrize("metric", METRICS["classification"])
 def test_every_headline_metric_shows_a_worse_release(metric: str, evidence: MakeEvidence) -> None:
     worse = evidence(metric=metric, scored=scored(50), champion=Champion("3", scored(90)))
     better = evidence(metric=metric, scored=scored(90), champion=Champion("3", scored(50)))

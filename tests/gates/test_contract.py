@@ -8,11 +8,14 @@ import pytest
 from tasks.core.config import Origin
 from tasks.core.errors import ConfigError
 from tasks.core.metrics import Scored
+from tasks.core.recipe import METRICS
 from tasks.gates import GATES, Champion, Verdict
 from tests.gates.conftest import MakeEvidence, scored, unanswered, variant
 
 REQUIRED: dict[str, dict[str, Any]] = {
     "metric_floor": {"minimum": 0.9},
+    "metric_ceiling": {"metric": "log_loss", "maximum": 0.5},
+    "cross_validation": {"minimum": 0.9},
     "latency": {"maximum_ms": 5},
     "size": {"maximum_mb": 1},
 }
@@ -45,6 +48,7 @@ def test_what_is_no_number_passes_no_gate(kind: str, evidence: MakeEvidence) -> 
         chosen=variant(test=nan, milliseconds=nan, size=2_000_000),
         parity=nan,
         scored=unanswered(),
+        folds=(dict.fromkeys(METRICS["classification"], nan),),
         champion=Champion("1", scored(90)),
     )
     assert not GATES.build(spec(kind)).check(bad).passed
@@ -70,9 +74,9 @@ def test_an_unknown_option_is_told_with_the_known_ones(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", REQUIRED)
 def test_a_limit_that_has_no_default_must_be_given(kind: str) -> None:
-    (option,) = REQUIRED[kind]
-    with pytest.raises(ConfigError, match=f"^{option}: this key is missing"):
-        GATES.build({"kind": kind})
+    for option in REQUIRED[kind]:
+        with pytest.raises(ConfigError, match=f"{option}: this key is missing"):
+            GATES.build({name: value for name, value in spec(kind).items() if name != option})
 
 
 def test_scored_rows_are_what_the_tests_take_them_for() -> None:

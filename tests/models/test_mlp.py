@@ -14,7 +14,8 @@ IMAGE = (TensorSpec(name="x", dtype="FP32", shape=(1, 4, 4)),)
 
 
 def layers(**options: Any) -> list[nn.Module]:
-    return [module for module in MLP.parse(options).build(IMAGE, 10).modules() if not list(module.children())]
+    found = MLP.parse(options).build(IMAGE, 10).modules()
+    return [module for module in found if not list(module.children()) and not isinstance(module, nn.Sequential)]
 
 
 def test_its_widths_are_those_of_the_recipe() -> None:

@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from tasks.core.encoded import Encoded
+from tasks.core.encoded import Encoded, EncodedSplit
 from tasks.core.recipe import Training
 from tasks.models.mlp import MLP
+from tasks.training.classification import Classification
+from tasks.training.device import accelerator
 from tasks.training.loop import Loop
 from tests.tiny import LABELS, encode_tiny, recipe
 
@@ -26,11 +28,13 @@ MakeLoop = Callable[..., Loop]
 def make_loop(encoded: Encoded, tmp_path: Path) -> MakeLoop:
     """A loop in a folder of its own that trains a small net, the same at first each time, with the given training options."""
 
-    def make(hidden: tuple[int, ...] = (16,), folder: str = "loop", **training: Any) -> Loop:
+    def make(hidden: tuple[int, ...] = (16,), folder: str = "loop", train: EncodedSplit | None = None, **training: Any) -> Loop:
         (tmp_path / folder).mkdir(exist_ok=True)
         torch.manual_seed(0)
         module = MLP(hidden=hidden).build(encoded.transform.inputs, len(LABELS))
         options: Training = recipe(training=training).training
-        return Loop(module, options, encoded.split("train"), encoded.split("validation"), tmp_path / folder)
+        on = accelerator(options)
+        objective = Classification(options, train or encoded.split("train"), encoded.split("validation"), on)
+        return Loop(module, options, objective, on, tmp_path / folder)
 
     return make

@@ -8,13 +8,14 @@ import torch
 from safetensors.torch import load_file
 from sklearn.utils.class_weight import compute_class_weight
 
-from tasks.core.encoded import EncodedSplit
+from tasks.core.encoded import Encoded, EncodedSplit
 from tasks.core.errors import MaasflowError
 from tasks.core.metrics import score
 from tasks.core.predictor import probabilities
 from tasks.core.recipe import Training
+from tasks.training.classification import Classification
 from tasks.training.device import accelerator
-from tasks.training.loop import WEIGHTS, Epoch, Loop, batches
+from tasks.training.loop import WEIGHTS, Epoch, Loop
 from tests.training.conftest import MakeLoop
 
 
@@ -33,26 +34,19 @@ def first_layer(loop: Loop) -> torch.Tensor:
 
 
 def answers(loop: Loop) -> np.ndarray[Any, np.dtype[np.float64]]:
-    return probabilities(loop.logits(loop.validation_split))
+    objective = loop.objective
+    assert isinstance(objective, Classification)
+    return probabilities(objective.logits(loop.module, objective.validation))
 
 
-def test_an_epoch_takes_every_row_once_in_an_order_of_its_own() -> None:
-    training = Training(batch_size=4, accumulation=2)
-    first, second = batches(21, training, 0), batches(21, training, 1)
-    assert [len(batch) for batch in first] == [8, 8, 5]
-    assert sorted(np.concatenate(first)) == list(range(21))
-    assert np.concatenate(first).tolist() != np.concatenate(second).tolist()
-    assert [batch.tolist() for batch in first] == [batch.tolist() for batch in batches(21, training, 0)]
-
-
-def test_what_an_epoch_reports(make_loop: MakeLoop) -> None:
+def test_what_an_epoch_reports(make_loop: MakeLoop, encoded: Encoded) -> None:
     loop, told = make_loop(epochs=2, batch_size=100, schedule="linear"), list[Epoch]()
     history = loop.run(told.append)
     assert told == history
     assert [(epoch.epoch, epoch.step) for epoch in history] == [(1, 3), (2, 6)]
     assert history[1].learning_rate == pytest.approx(0.02 / 6)
     assert history[1].train_loss < history[0].train_loss
-    assert history[1].validation == score(answers(loop), loop.validation_split.targets)
+    assert history[1].validation == score(answers(loop), encoded.split("validation").targets)
 
 
 def test_l1_takes_weights_to_zero(make_loop: MakeLoop) -> None:
@@ -76,30 +70,28 @@ def test_label_smoothing_keeps_answers_from_certainty(make_loop: MakeLoop) -> No
     assert answers(smooth).max(axis=1).mean() < answers(plain).max(axis=1).mean() - 0.05
 
 
-def test_class_weights_give_a_rare_class_its_due(make_loop: MakeLoop) -> None:
-    def recall_of_the_rare(loop: Loop) -> float:
-        rare = loop.train_split.targets == 2
-        loop.train_split = few(loop.train_split, np.flatnonzero(~rare | (np.cumsum(rare) <= 4)))
-        loop.class_weights = loop._class_weights()
+@pytest.mark.parametrize("balance", ["weights", "sampling"])
+def test_balancing_gives_a_rare_class_its_due(balance: str, make_loop: MakeLoop, encoded: Encoded) -> None:
+    def recall_of_the_rare(balance: str) -> float:
+        train = encoded.split("train")
+        rare = train.targets == 2
+        loop = make_loop(folder=balance, train=few(train, np.flatnonzero(~rare | (np.cumsum(rare) <= 4))), epochs=2, balance=balance)
         trained(loop)
-        validation = loop.validation_split.targets == 2
+        validation = encoded.split("validation").targets == 2
         return float((answers(loop).argmax(axis=1) == 2)[validation].mean())
 
-    plain = recall_of_the_rare(make_loop(folder="plain", epochs=2))
-    balanced = recall_of_the_rare(make_loop(folder="balanced", epochs=2, class_weights="balanced"))
-    assert balanced > plain + 0.2
+    assert recall_of_the_rare(balance) > recall_of_the_rare("none") + 0.2
 
 
-def test_balanced_class_weights_are_scikit_learns(make_loop: MakeLoop) -> None:
-    loop = make_loop(class_weights="balanced")
-    assert loop.class_weights is not None
-    expected = compute_class_weight("balanced", classes=np.arange(3), y=loop.train_split.targets)
-    np.testing.assert_allclose(loop.class_weights.numpy(), expected, rtol=1e-6)
+def test_balanced_class_weights_are_scikit_learns(make_loop: MakeLoop, encoded: Encoded) -> None:
+    targets, objective = encoded.split("train").targets, make_loop(balance="weights").objective
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=targets)
+    found = [objective.weight(np.flatnonzero(targets == target)[:1]) for target in range(3)]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def few(split: EncodedSplit, rows: np.ndarray[Any, Any]) -> EncodedSplit:
-    arrays = {name: array[rows] for name, array in split.arrays.items()}
-    return EncodedSplit(split.transform, arrays, split.targets[rows], split.examples[rows])
+    return EncodedSplit(split.transform, {"x": split.tensors(rows)["x"]}, split.targets[rows], split.examples[rows])
 
 
 def test_clipping_bounds_a_step(make_loop: MakeLoop) -> None:
@@ -113,9 +105,7 @@ def test_clipping_bounds_a_step(make_loop: MakeLoop) -> None:
     assert moved() > 0.02
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"class_weights": "balanced"}, {"l1": 0.01}, {"label_smoothing": 0.1, "class_weights": "balanced"}]
-)
+@pytest.mark.parametrize("options", [{}, {"balance": "weights"}, {"l1": 0.01}, {"label_smoothing": 0.1, "balance": "weights"}])
 def test_accumulated_batches_are_one_larger_batch(options: dict[str, Any], make_loop: MakeLoop) -> None:
     # 300 rows: the last batch of 96 is short, and so is its last part.
     shared = {"epochs": 2, "optimizer": "sgd", "learning_rate": 0.1, **options}
@@ -140,13 +130,13 @@ def test_early_stopping_follows_its_own_metric(make_loop: MakeLoop) -> None:
 
 
 @pytest.mark.parametrize("metric", ["log_loss", "accuracy"])
-def test_the_best_epochs_weights_are_kept(metric: str, make_loop: MakeLoop) -> None:
+def test_the_best_epochs_weights_are_kept(metric: str, make_loop: MakeLoop, encoded: Encoded) -> None:
     loop = make_loop(epochs=12, learning_rate=0.3, keep_best=metric)
     values = [epoch.validation[metric] for epoch in trained(loop)]
     best = min(values) if metric == "log_loss" else max(values)
     assert values[-1] != best
     loop.module.load_state_dict(load_file(loop.folder / WEIGHTS))
-    assert score(answers(loop), loop.validation_split.targets)[metric] == best
+    assert score(answers(loop), encoded.split("validation").targets)[metric] == best
 
 
 def test_a_loss_that_is_no_number_is_told_with_what_to_do(make_loop: MakeLoop) -> None:
@@ -158,7 +148,7 @@ def test_a_loss_that_is_no_number_is_told_with_what_to_do(make_loop: MakeLoop) -
 
 def test_weights_that_the_last_step_broke_are_never_kept(make_loop: MakeLoop) -> None:
     loop = make_loop(optimizer="sgd", learning_rate=1e38, epochs=1, batch_size=300)
-    with pytest.raises(MaasflowError, match="after epoch 1 the model has no finite answer for 80 validation rows"):
+    with pytest.raises(MaasflowError, match="after epoch 1: the model has no finite answer for 80 of 80 validation rows"):
         trained(loop)
     assert list(loop.folder.iterdir()) == []
 

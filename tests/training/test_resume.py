@@ -42,7 +42,7 @@ def sections(optimizer: str) -> dict[str, Any]:
         "l1": 1e-4,
         "clip_norm": 1.0,
         "label_smoothing": 0.1,
-        "class_weights": "balanced",
+        "balance": "weights",
         "accumulation": 1,
         "early_stopping": {"patience": 50},
     }
@@ -163,7 +163,7 @@ def test_the_scale_of_fp16_gradients_is_kept(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path / "checkpoint.safetensors")
     checkpoint.save(module, optimizer, {"step": 3}, torch.amp.GradScaler("cpu", init_scale=8.0))
     scaler = torch.amp.GradScaler("cpu")
-    assert checkpoint.load(module, optimizer, scaler) == {"step": 3}
+    assert checkpoint.load(module, optimizer, scaler) == ({"step": 3}, {})
     assert scaler.get_scale() == 8.0
 
 
@@ -172,7 +172,7 @@ def test_a_checkpoint_of_another_precision_can_be_gone_on_from(tmp_path: Path) -
     optimizer = torch.optim.SGD(module.parameters())
     checkpoint = Checkpoint(tmp_path / "checkpoint.safetensors")
     checkpoint.save(module, optimizer, {"step": 3})
-    assert checkpoint.load(module, optimizer, torch.amp.GradScaler("cpu")) == {"step": 3}
+    assert checkpoint.load(module, optimizer, torch.amp.GradScaler("cpu")) == ({"step": 3}, {})
 
 
 def test_random_numbers_go_on_where_they_were(tmp_path: Path) -> None:
