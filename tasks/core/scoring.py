@@ -19,8 +19,13 @@ def score_split(run: Run, split: EncodedSplit, state: tuple[TensorSpec, ...] = (
     """The model's answers for every row, or for a language model's whole text, ready to be measured."""
     if isinstance(split.transform, TextTransform) and split.transform.length is None:
         return score_text(run, split.tokens, state, split.transform.characters)
-    logits = class_logits(run, split)
-    return Scored(probabilities(logits), split.targets, bins)
+    return scored_rows(class_logits(run, split), split.targets, bins)
+
+
+def scored_rows(logits: npt.NDArray[np.float32], targets: npt.NDArray[np.int64], bins: int = 15) -> Scored:
+    """A classifier's answers; a row with an infinite logit has no finite probabilities."""
+    with np.errstate(invalid="ignore"):
+        return Scored(probabilities(logits), targets, bins)
 
 
 def load_scores(path: Path) -> Scores:

@@ -30,7 +30,7 @@ Texts = Callable[[], Iterator[Sequence[str]]]
 
 
 def learn_tokenizer(kind: Kind, vocabulary: int, texts: Texts, *, lowercase: bool = False) -> "Tokenizer":
-    """A tokenizer of at most `vocabulary` entries learnt from texts, the same one from the same texts.
+    """A tokenizer of at most `vocabulary` entries learnt from texts, the same one from the same texts. Raises ValueError for too few.
 
     characters: the most frequent characters. wordpiece: pieces of words (Schuster and Nakajima, 2012). byte_bpe: merged
     pairs of UTF-8 bytes (Radford et al., 2019), for which no text is unknown. unigram: the pieces of a unigram language
@@ -64,8 +64,15 @@ def learn_tokenizer(kind: Kind, vocabulary: int, texts: Texts, *, lowercase: boo
         # pairs that are equally frequent: they are told to it in an order of their own.
         tokenizer.train_from_iterator(map(list, texts()), trainer(**options | {"vocab_size": 0}))
         options["special_tokens"] = [*SPECIAL, *sorted(entry for entry in tokenizer.get_vocab() if entry.startswith(_WITHIN))]
-    if kind != "characters":
-        tokenizer.train_from_iterator(map(list, texts()), trainer(**options))
+    try:
+        if kind != "characters":
+            tokenizer.train_from_iterator(map(list, texts()), trainer(**options))
+    except Exception as error:
+        if type(error) is not Exception:  # the library raises nothing else
+            raise
+        raise ValueError(str(error)) from None
+    if (size := tokenizer.get_vocab_size()) > vocabulary:
+        raise ValueError(f"the single characters alone take {size:,}")
     return _settled(tokenizer)
 
 
@@ -74,7 +81,9 @@ def _settled(tokenizer: "Tokenizer") -> "Tokenizer":
     values = json.loads(tokenizer.to_str())
     values["added_tokens"] = [added for added in values["added_tokens"] if added["content"] in SPECIAL]
     if values["model"]["type"] == "Unigram":
-        values["model"]["vocab"] = [(piece, round(score, _DECIMALS)) for piece, score in values["model"]["vocab"]]
+        entries = [(piece, round(score, _DECIMALS)) for piece, score in values["model"]["vocab"]]
+        first = len(SPECIAL)
+        values["model"]["vocab"] = entries[:first] + sorted(entries[first:], key=lambda entry: (-entry[1], entry[0]))
     settled: Tokenizer = type(tokenizer).from_str(json.dumps(values))
     return settled
 

@@ -12,9 +12,8 @@ from torch.nn import functional
 
 from tasks.core.encoded import EncodedSplit
 from tasks.core.errors import MaasflowError
-from tasks.core.metrics import Scored
-from tasks.core.predictor import probabilities
 from tasks.core.recipe import Training
+from tasks.core.scoring import scored_rows
 from tasks.training.augmentation import augmenter
 from tasks.training.batches import Batches, Rows
 from tasks.training.forward import as_tensors, run_module
@@ -68,7 +67,7 @@ class Classification:
         return
 
     def validate(self, module: nn.Module) -> dict[str, float]:
-        scored = Scored(probabilities(self.logits(module, self.validation)), self.validation.targets)
+        scored = scored_rows(self.logits(module, self.validation), self.validation.targets)
         if lost := scored.unanswered:
             raise MaasflowError(f"the model has no finite answer for {len(lost)} of {len(scored)} validation rows")
         return scored.metrics()

@@ -65,7 +65,11 @@ class TextTransform(Fitted):
             tokenizer = read_tokenizer(pretrained)
         else:
             kind = options.tokenizer or ("characters" if running else "wordpiece")
-            tokenizer = learn_tokenizer(kind, options.vocabulary, lambda: _texts(chunks, column), lowercase=options.lowercase)
+            try:
+                tokenizer = learn_tokenizer(kind, options.vocabulary, lambda: _texts(chunks, column), lowercase=options.lowercase)
+            except ValueError as error:
+                what = f"{options.vocabulary:,} entries are too few for a tokenizer of the kind {kind}: {error}"
+                raise options.origin.error(("vocabulary",), what, "raise it, or choose another tokenizer") from None
         tokenizer.save(str(folder / TOKENIZER))
         special = {added.content: index for index, added in tokenizer.get_added_tokens_decoder().items() if added.special}
         special |= {name: index for name in (PAD, UNKNOWN, MASK) if (index := tokenizer.token_to_id(name)) is not None}
