@@ -21,6 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
     for name, what in (
         ("max_body_bytes", "largest request body"),
         ("max_rows", "most instances, or rows of a tensor, in one request"),
+        ("max_tokens", "most tokens that one generation may be asked for"),
+        ("max_generations", "most generations at once"),
         ("watch", "seconds between looks at the pointers"),
         ("drain", "seconds after SIGTERM in which new connections are still answered"),
         ("grace", "seconds after SIGTERM in which requests in flight may finish"),

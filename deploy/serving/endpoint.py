@@ -20,7 +20,8 @@ logger = logging.getLogger(__name__)
 class Operation:
     """One route: the server routes by it, and `/openapi.json` is made from it, so that the two cannot differ.
 
-    `request` and `reply` name schemas of `deploy.serving.schemas`; `reply` may be a media type instead.
+    `request`, `reply` and `events` name schemas of `deploy.serving.schemas`; `reply` may be a media type instead, and
+    `events` are what it becomes where a request asks for a stream.
     `refusals` are the statuses that the route answers beside 200.
     """
 
@@ -30,6 +31,7 @@ class Operation:
     handler: Handler
     reply: str
     request: str | None = None
+    events: str | None = None
     refusals: tuple[int, ...] = ()
 
 

@@ -6,17 +6,29 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from tasks.core.transforms import ImageTransform, TableTransform, Transform
+from tasks.core.transforms import ImageTransform, TableTransform, TextTransform, Transform
 
 
 def instance_schema(transform: Transform) -> dict[str, Any]:
     """The JSON Schema (2020-12) of one instance."""
-    return _image_schema(transform) if isinstance(transform, ImageTransform) else _row_schema(transform)
+    match transform:
+        case ImageTransform():
+            return _image_schema(transform)
+        case TextTransform():
+            return _text_schema(transform)
+        case TableTransform():
+            return _row_schema(transform)
 
 
 def example_instance(transform: Transform) -> Any:
-    """An instance that the model takes: a small drawing, or the row of the training set's means and first categories."""
-    return _drawing(transform) if isinstance(transform, ImageTransform) else _row(transform)
+    """An instance that the model takes: a small drawing, a few words, or the row of the training set's means and first categories."""
+    match transform:
+        case ImageTransform():
+            return _drawing(transform)
+        case TextTransform():
+            return "It was better than I had expected."
+        case TableTransform():
+            return _row(transform)
 
 
 def _image_schema(transform: ImageTransform) -> dict[str, Any]:
@@ -41,6 +53,15 @@ def _image_schema(transform: ImageTransform) -> dict[str, Any]:
                 "required": [transform.column],
             },
         ],
+    }
+
+
+def _text_schema(transform: TextTransform) -> dict[str, Any]:
+    text = {"type": "string", "minLength": 1}
+    kept = f"; of more than {transform.length} tokens the {transform.keep} is read" if transform.length else ""
+    return {
+        "description": f"A text{kept}.",
+        "anyOf": [text, {"type": "object", "properties": {transform.column: text}, "required": [transform.column]}],
     }
 
 

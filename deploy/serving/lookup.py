@@ -1,4 +1,4 @@
-"""From a request's path to the model that answers it."""
+"""From a request's path, or from a name, to the model that answers it."""
 
 from starlette.requests import Request
 
@@ -10,7 +10,11 @@ from tasks.core.errors import did_you_mean
 
 def find_model(models: Models, request: Request) -> Model:
     """The model that the path names, in the version that it names if any. Raises Refusal: 404 or 503."""
-    name, version = request.path_params["name"], request.path_params.get("version")
+    return named_model(models, request.path_params["name"], request.path_params.get("version"))
+
+
+def named_model(models: Models, name: str, version: str | None = None) -> Model:
+    """The model of that name, in the version if one is given. Raises Refusal: 404 or 503."""
     entry = models.get(name)
     if entry is None:
         if not models.loaded:

@@ -1,7 +1,8 @@
 """The Open Inference Protocol v2 over REST (https://github.com/kserve/open-inference-protocol), without extensions."""
 
+import math
 from importlib import metadata
-from typing import Any
+from typing import Any, Final
 
 from starlette.requests import Request
 
@@ -14,7 +15,10 @@ from deploy.serving.model import Model
 from deploy.serving.models import Models
 from deploy.serving.settings import Settings
 from deploy.serving.tensors import read_tensor
-from tasks.core.transforms import Arrays, TensorSpec
+from tasks.core.transforms import Tensors, TensorSpec
+
+_MOST_VALUES: Final = 2**24
+"""Numbers in one answer: a language model gives one for each entry of its vocabulary at each token."""
 
 
 class OpenInference:
@@ -131,12 +135,15 @@ class OpenInference:
             raise Refusal(400, f"'id' is a text, found {call!r}")
         wanted = _outputs(values, model)
         tensors = self._inputs(values, model)
-        logits = await model.logits(tensors)
-        outputs = [{"name": name, "datatype": "FP32", "shape": logits.shape, "data": logits.ravel()} for name in wanted]
+        found = await model.run(wanted, tensors)
+        outputs = [
+            {"name": name, "datatype": "FP32", "shape": values.shape, "data": values.ravel()}
+            for name, values in zip(wanted, found, strict=True)
+        ]
         reply = {"model_name": model.name, "model_version": model.version, "outputs": outputs}
         return Answer(reply if call is None else {**reply, "id": call})
 
-    def _inputs(self, values: dict[str, Any], model: Model) -> Arrays:
+    def _inputs(self, values: dict[str, Any], model: Model) -> Tensors:
         """The tensors of a request by name, checked against the model's inputs and each other. Raises Refusal."""
         given = _named(values.get("inputs"), "inputs")
         specs = model.manifest.inputs
@@ -154,7 +161,28 @@ class OpenInference:
             raise Refusal(400, f"the inputs differ in their numbers of rows: {', '.join(map(str, sorted(rows)))}")
         if max(rows) > self.settings.max_rows:
             raise Refusal(413, f"{max(rows):,} rows at once, the limit is {self.settings.max_rows:,}: send several requests")
+        if model.predictor.dynamic:
+            _check_sizes(tensors, model)
         return tensors
+
+
+def _check_sizes(tensors: Tensors, model: Model) -> None:
+    """Sizes that the manifest leaves open: raises Refusal for what is too long, differs, or would be answered with too much."""
+    sizes: dict[int, str] = {}
+    for spec in model.manifest.inputs:
+        for size, said in zip(tensors[spec.name].shape[1:], spec.shape, strict=True):
+            if said >= 0:
+                continue
+            if spec.longest is not None and size > spec.longest:
+                raise Refusal(400, f"input '{spec.name}' is {size:,} long, the model '{model.name}' takes at most {spec.longest:,}")
+            sizes.setdefault(size, spec.name)
+    if len(sizes) > 1:
+        raise Refusal(400, f"the inputs differ in length: {', '.join(f'{name!r} is {size:,} long' for size, name in sizes.items())}")
+    (length,) = sizes
+    rows = len(next(iter(tensors.values())))
+    values = sum(rows * math.prod(length if size < 0 else size for size in spec.shape) for spec in model.manifest.outputs)
+    if values > _MOST_VALUES:
+        raise Refusal(413, f"the answer would hold {values:,} numbers, the limit is {_MOST_VALUES:,}: send fewer rows or shorter ones")
 
 
 def _named(given: Any, key: str) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,5 @@
 """The OpenAPI 3.1 document of a running server: its routes, and what each loaded model takes."""
 
-import math
 import re
 from collections.abc import Sequence
 from typing import Any, Final
@@ -8,17 +7,19 @@ from typing import Any, Final
 from deploy.serving.endpoint import Operation
 from deploy.serving.instances import example_instance, instance_schema
 from deploy.serving.model import Model
-from deploy.serving.schemas import SCHEMAS, predict_request, schema_ref
+from deploy.serving.schemas import SCHEMAS, completion_request, generate_request, predict_request, schema_ref
 from deploy.serving.settings import Settings
+from deploy.serving.tensors import example_tensors
 
 _JSON: Final = "application/json"
+_EVENTS: Final = "text/event-stream"
 _LARGEST_EXAMPLE: Final = 1024
 _REFUSALS: Final = {
     400: "The request is not what was expected.",
     404: "There is no such model or version.",
     413: "The body is too large, or holds too many rows.",
     415: "The body is not JSON.",
-    422: "An instance cannot be used; the text names its index.",
+    422: "An instance cannot be used, and the text names its index; or a prompt cannot be read.",
     503: "The model, or the server, does not answer now.",
 }
 
@@ -40,8 +41,10 @@ def openapi_document(operations: Sequence[Operation], models: Sequence[Model], v
 
 
 def _described(operation: Operation, models: Sequence[Model]) -> dict[str, Any]:
-    kind, schema = (operation.reply, {}) if "/" in operation.reply else (_JSON, {"schema": schema_ref(operation.reply)})
-    replies = {"200": {"description": "OK", "content": {kind: schema}}}
+    content: dict[str, Any] = {operation.reply: {}} if "/" in operation.reply else {_JSON: {"schema": schema_ref(operation.reply)}}
+    if operation.events:
+        content[_EVENTS] = {"schema": schema_ref(operation.events)}
+    replies = {"200": {"description": "OK", "content": content}}
     for status in operation.refusals:
         replies[str(status)] = {"description": _REFUSALS[status], "content": {_JSON: {"schema": schema_ref("Error")}}}
     described: dict[str, Any] = {
@@ -64,38 +67,57 @@ def _parameter(name: str, models: Sequence[Model]) -> dict[str, Any]:
 
 
 def _examples(request: str, models: Sequence[Model]) -> dict[str, Any]:
-    example = {"PredictRequest": _predict_example, "InferRequest": _infer_example}[request]
+    example = {
+        "PredictRequest": _predict_example,
+        "InferRequest": _infer_example,
+        "GenerateRequest": _generate_example,
+        "CompletionRequest": _completion_example,
+    }[request]
     found = {model.name: example(model) for model in models}
     return {name: {"summary": f"for {name}", "value": value} for name, value in found.items() if value}
 
 
-def _predict_example(model: Model) -> dict[str, Any]:
-    return {"instances": [example_instance(model.manifest.transform)]}
+def _predict_example(model: Model) -> dict[str, Any] | None:
+    return None if model.generator else {"instances": [example_instance(model.manifest.transform)]}
+
+
+def _generate_example(model: Model) -> dict[str, Any] | None:
+    return {"prompt": "Once upon a time", "max_tokens": 64, "temperature": 0.8, "seed": 1} if model.generator else None
+
+
+def _completion_example(model: Model) -> dict[str, Any] | None:
+    return {"model": model.name, "prompt": "Once upon a time", "max_tokens": 64} if model.generator else None
 
 
 def _infer_example(model: Model) -> dict[str, Any] | None:
-    """One row of zeros, or nothing where that would be a long one."""
-    inputs = model.manifest.inputs
-    if sum(math.prod(spec.shape) for spec in inputs) > _LARGEST_EXAMPLE:
+    """One short row, or nothing where that would still be a long one."""
+    specs = model.manifest.inputs
+    tensors = example_tensors(specs)
+    if sum(values.size for values in tensors.values()) > _LARGEST_EXAMPLE:
         return None
+    rows = [(spec, tensors[spec.name]) for spec in specs]
     return {
         "inputs": [
-            {"name": spec.name, "shape": [1, *spec.shape], "datatype": spec.dtype, "data": [0] * math.prod(spec.shape)} for spec in inputs
+            {"name": spec.name, "shape": values.shape, "datatype": spec.dtype, "data": values.ravel().astype(int).tolist()}
+            for spec, values in rows
         ]
     }
 
 
 def _model_schemas(models: Sequence[Model], settings: Settings) -> dict[str, Any]:
-    schemas = {f"{model.name}.Instance": instance_schema(model.manifest.transform) for model in models}
+    predicting = [model for model in models if not model.generator]
+    schemas = {f"{model.name}.Instance": instance_schema(model.manifest.transform) for model in predicting}
     requests = {
-        f"{model.name}.PredictRequest": predict_request(schema_ref(f"{model.name}.Instance"), settings.max_rows) for model in models
+        f"{model.name}.PredictRequest": predict_request(schema_ref(f"{model.name}.Instance"), settings.max_rows) for model in predicting
     }
     either = {"anyOf": [schema_ref(name) for name in requests]} if requests else predict_request({}, settings.max_rows)
-    return {**schemas, **requests, "PredictRequest": either}
+    writing = {"GenerateRequest": generate_request(settings.max_tokens), "CompletionRequest": completion_request(settings)}
+    return {**schemas, **requests, "PredictRequest": either, **writing}
 
 
 def _model_summary(model: Model) -> dict[str, Any]:
     manifest = model.manifest
+    verb, example = ("generate", _generate_example) if model.generator else ("predict", _predict_example)
     return {
         "name": model.name,
         "version": model.version,
@@ -103,6 +125,7 @@ def _model_summary(model: Model) -> dict[str, Any]:
         "description": manifest.description,
         "labels": manifest.labels,
         "input": manifest.transform.kind,
-        "predict": f"/v1/models/{model.name}/predict",
-        "example": _predict_example(model),
+        "task": manifest.task,
+        "path": f"/v1/models/{model.name}/{verb}",
+        "example": example(model),
     }

@@ -14,7 +14,7 @@ from tasks.core.errors import InputError
 
 
 class Predictions:
-    """`/v1`: the models in words, and what they say of images and rows."""
+    """`/v1`: the models in words, and what they say of images, texts and rows."""
 
     def __init__(self, models: Models, settings: Settings) -> None:
         self.models = models
@@ -25,7 +25,7 @@ class Predictions:
             Operation(
                 method="POST",
                 path="/v1/models/{name}/predict",
-                summary="Images or rows in, labels and probabilities out",
+                summary="Images, texts or rows in, labels and probabilities out",
                 handler=self.predict,
                 request="PredictRequest",
                 reply="PredictReply",
@@ -38,12 +38,14 @@ class Predictions:
         """`{"instances": [raw input, …]}`; one that cannot be used is refused with its index (422)."""
         model = find_model(self.models, request)
         values = await read_object(request, self.settings.max_body_bytes)
+        if model.generator:
+            raise Refusal(400, f"model '{model.name}' continues texts, it predicts no labels: ask /v1/models/{model.name}/generate")
         unknown = values.keys() - {"instances", "parameters"}
         if unknown:
             raise Refusal(400, f"unknown key '{min(unknown)}'; known: instances, parameters")
         instances = values.get("instances")
         if type(instances) is not list or not instances:
-            raise Refusal(400, "'instances' is a list of at least one image or row")
+            raise Refusal(400, "'instances' is a list of at least one image, text or row")
         if len(instances) > self.settings.max_rows:
             raise Refusal(413, f"{len(instances):,} instances at once, the limit is {self.settings.max_rows:,}: send several requests")
         try:

@@ -2,6 +2,9 @@
 
 from typing import Any, Final
 
+from deploy.serving.settings import Settings
+from tasks.core.generator import Options
+
 
 def _object(properties: dict[str, Any], *optional: str, **more: Any) -> dict[str, Any]:
     """An object whose keys are all required but the optional ones."""
@@ -16,6 +19,9 @@ def schema_ref(name: str) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+COMPLETION_TOKENS: Final = 16
+"""OpenAI's default."""
+
 _TEXT: Final = {"type": "string"}
 _TRUE: Final = {"type": "boolean", "const": True}
 _TEXTS: Final = _list(_TEXT)
@@ -23,6 +29,22 @@ _SHAPE: Final = _list({"type": "integer"})
 _DATATYPE: Final = {"type": "string", "enum": ["FP32", "INT64"]}
 _DATA: Final = {"type": "array", "description": "Numbers in row-major order, flat or nested as the shape says."}
 _PARAMETERS: Final = {"type": "object", "description": "Taken and not used."}
+_COUNT: Final = {"type": "integer", "minimum": 0}
+_REASON: Final = {"enum": ["stop", "length"], "description": "Whether it ended at one of the stop texts, or at max_tokens."}
+_USAGE: Final = _object({"prompt_tokens": _COUNT, "completion_tokens": _COUNT})
+_USAGE_AND_TOTAL: Final = _object({"prompt_tokens": _COUNT, "completion_tokens": _COUNT, "total_tokens": _COUNT})
+_GENERATED: Final = _object({"model": _TEXT, "version": _TEXT, "text": _TEXT, "finish_reason": _REASON, "usage": _USAGE})
+_CHOICE: Final = _object(
+    {"text": _TEXT, "index": _COUNT, "logprobs": {"type": "null"}, "finish_reason": {"enum": [*_REASON["enum"], None]}}
+)
+_COMPLETION: Final = {
+    "id": _TEXT,
+    "object": {"const": "text_completion"},
+    "created": {"type": "integer", "description": "Seconds since 1970."},
+    "model": _TEXT,
+    "choices": _list(_CHOICE),
+}
+_STREAM: Final = {"type": "boolean", "default": False, "description": "Answer with server-sent events, one for each piece as it comes."}
 _TENSOR_METADATA: Final = _list(_object({"name": _TEXT, "datatype": _DATATYPE, "shape": _SHAPE}))
 
 SCHEMAS: Final[dict[str, Any]] = {
@@ -85,6 +107,16 @@ SCHEMAS: Final[dict[str, Any]] = {
             ),
         }
     ),
+    "GenerateReply": _GENERATED,
+    "GenerateEvent": {
+        "description": "The data of each server-sent event: a piece of the text; at the end, a reply without it; after a failure, an error.",
+        "anyOf": [_object({"text": _TEXT}, additionalProperties=False), _GENERATED, schema_ref("Error")],
+    },
+    "CompletionReply": _object({**_COMPLETION, "usage": _USAGE_AND_TOTAL}),
+    "CompletionEvent": {
+        "description": "The data of each server-sent event but the last, which is [DONE].",
+        "anyOf": [_object({**_COMPLETION, "usage": _USAGE_AND_TOTAL}, "usage"), schema_ref("Error")],
+    },
     "ModelList": _object(
         {
             "models": _list(
@@ -111,3 +143,38 @@ def predict_request(instance: dict[str, Any], limit: int) -> dict[str, Any]:
     """The body of a prediction whose instances have the given schema."""
     instances = _list(instance, minItems=1, maxItems=limit)
     return _object({"instances": instances, "parameters": _PARAMETERS}, "parameters", additionalProperties=False)
+
+
+def generate_request(most: int) -> dict[str, Any]:
+    """The body of a generation of at most so many tokens."""
+    prompt = {"type": "string", "description": "The text to continue. The model takes an empty one for the beginning of a line."}
+    properties = {"prompt": prompt, **_options(most), "stream": _STREAM}
+    return _object(properties, *(key for key in properties if key != "prompt"), additionalProperties=False)
+
+
+def completion_request(settings: Settings) -> dict[str, Any]:
+    """The body of a completion, as OpenAI has it."""
+    prompts = _list(_TEXT, minItems=1, maxItems=settings.max_rows)
+    options = _options(settings.max_tokens)
+    properties = {
+        "model": {"type": "string", "description": "The name of a language model."},
+        "prompt": {"anyOf": [_TEXT, prompts], "description": "What to continue; several are continued one after the other."},
+        **options,
+        "max_tokens": {**options["max_tokens"], "default": min(COMPLETION_TOKENS, settings.max_tokens)},
+        "stream": _STREAM,
+        "stream_options": _object({"include_usage": {"type": "boolean"}}, "include_usage"),
+        "echo": {"type": "boolean", "default": False, "description": "Begin each text with its prompt."},
+        "n": {"const": 1},
+        "user": {"type": "string", "description": "Taken and not used."},
+    }
+    return _object(properties, *(key for key in properties if key != "model"))
+
+
+def _options(most: int) -> dict[str, Any]:
+    """The options of a generation, from the class that reads them."""
+    properties: dict[str, Any] = Options.model_json_schema()["properties"]
+    tokens, stop = properties["max_tokens"], properties["stop"]
+    return properties | {
+        "max_tokens": {**tokens, "maximum": most, "default": min(tokens["default"], most)},
+        "stop": {"description": stop["description"], "anyOf": [stop["items"], _list(stop["items"], maxItems=stop["maxItems"])]},
+    }

@@ -11,6 +11,10 @@ class Settings:
     """Largest request body; a larger one is answered 413."""
     max_rows: int = 4096
     """Most instances, or rows of a tensor, in one request; more are answered 413."""
+    max_tokens: int = 2048
+    """Most tokens that one generation may be asked for; more are answered 400."""
+    max_generations: int = 4
+    """Most generations at once, each with a thread of its own; one more is answered 503."""
     watch: float = 1.0
     """How often the pointers of the served folder are looked at."""
     drain: float = 0.5

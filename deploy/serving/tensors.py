@@ -1,6 +1,7 @@
 """Tensors of the Open Inference Protocol v2 as JSON: {"name", "shape", "datatype", "data"}."""
 
 import math
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Final
 
@@ -8,10 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.serving.answers import Refusal
-from tasks.core.transforms import TensorSpec
+from tasks.core.transforms import Tensors, TensorSpec
 
 _TYPES: Final[dict[str, type[np.number[Any]]]] = {"FP32": np.float32, "INT64": np.int64}
 _NUMBERS: Final[dict[str, set[type]]] = {"FP32": {int, float}, "INT64": {int}}
+
+
+def example_tensors(specs: Sequence[TensorSpec]) -> Tensors:
+    """One row of each input, as short as can be: zeros, and ones for ids and masks, where no one is masked out."""
+    return {
+        spec.name: np.full(
+            (1, *(max(size, 1) for size in spec.shape)), int(spec.dtype == "INT64" and spec.vocabulary != 1), _TYPES[spec.dtype]
+        )
+        for spec in specs
+    }
 
 
 def read_tensor(given: dict[str, Any], spec: TensorSpec) -> npt.NDArray[Any]:
@@ -36,8 +47,12 @@ def read_tensor(given: dict[str, Any], spec: TensorSpec) -> npt.NDArray[Any]:
             array: npt.NDArray[Any] = np.array(flat, _TYPES[spec.dtype])
     except OverflowError:
         raise _wrong(spec, f"holds a number that is too large for {spec.dtype}") from None
-    if spec.dtype == "FP32" and not np.isfinite(array).all():
-        raise _wrong(spec, "holds a number that is too large for FP32")
+    if spec.dtype == "FP32":
+        if not np.isfinite(array).all():
+            raise _wrong(spec, "holds a number that is too large for FP32")
+    elif spec.vocabulary is not None and ((array < 0) | (array >= spec.vocabulary)).any():
+        stranger = next(value for value in flat if not 0 <= value < spec.vocabulary)
+        raise _wrong(spec, f"holds {stranger}, expected whole numbers from 0 to {spec.vocabulary - 1}")
     return array.reshape(shape)
 
 

@@ -19,6 +19,7 @@ from tasks.core.bundle import Bundle, DatasetVersion, Lineage, Manifest, describ
 from tasks.core.dataset import Column
 from tasks.core.stages import write_text
 from tasks.core.transforms import CategoryColumn, ImageTransform, NumberColumn, TableTransform, TensorSpec, Transform
+from tests.texts import write_classifier, write_language_model
 
 IMAGE = ImageTransform(column="image", mode="L", size=(4, 4), mean=0.0, std=1.0)
 TABLE = TableTransform(
@@ -140,13 +141,19 @@ def start(served: Served, tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture(scope="session")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A client of one server that tests share: an image model `marks`, a table model `people`, a broken one, small limits."""
+    """A client of one server that tests share: an image model `marks`, a table model `people`, the text models `moods` and
+    `writer`, a broken one, small limits.
+    """
     root = tmp_path_factory.mktemp("serving")
     served = Served(root / "served")
     served.serve("marks", "1", IMAGE)
     served.serve("people", "3")
+    write_classifier(served.folder / "moods" / "1")
+    served.point("moods", "1")
+    write_language_model(served.folder / "writer" / "2")
+    served.point("writer", "2")
     (served.add("broken", "1") / "variants" / "fp32.onnx").unlink()
     served.point("broken", "1")
-    running = start_server(served.folder, root / "server.log", "--max-body-bytes", "20000", "--max-rows", "8")
+    running = start_server(served.folder, root / "server.log", "--max-body-bytes", "20000", "--max-rows", "8", "--max-tokens", "500")
     yield running.client
     end(running)

@@ -1,5 +1,6 @@
 """The documentation is true: every path in it answers, every answer is as its schema says, every example works."""
 
+import json
 from typing import Any
 
 import httpx
@@ -10,6 +11,8 @@ from deploy.serving.app import make_app
 from deploy.serving.life import Life
 from deploy.serving.models import Models
 from deploy.serving.settings import Settings
+
+VERSIONS = {"marks": "1", "moods": "1", "people": "3", "writer": "2"}
 
 
 @pytest.fixture
@@ -28,17 +31,44 @@ def operations(document: dict[str, Any]) -> list[tuple[str, str, dict[str, Any]]
 
 def test_each_path_answers_as_its_schema_says(client: httpx.Client, document: dict[str, Any]) -> None:
     for path, method, operation in operations(document):
-        for model, version in (("people", "3"), ("marks", "1")):
-            body = operation.get("requestBody", {}).get("content", {}).get("application/json")
-            example = body["examples"][model]["value"] if body else None
+        body = operation.get("requestBody", {}).get("content", {}).get("application/json")
+        examples = {name: example["value"] for name, example in body["examples"].items()} if body else dict.fromkeys(VERSIONS)
+        assert examples
+        for model, example in examples.items():
             if body:
                 check(document, body["schema"], example)
-            reply = client.request(method.upper(), path.format(name=model, version=version), json=example)
+            reply = client.request(method.upper(), path.format(name=model, version=VERSIONS[model]), json=example)
             assert reply.status_code == 200, (path, reply.text)
-            ((kind, content),) = operation["responses"]["200"]["content"].items()
+            kind, content = next(iter(operation["responses"]["200"]["content"].items()))
             assert reply.headers["content-type"].partition(";")[0] == kind
             if kind == "application/json":
                 check(document, content["schema"], reply.json())
+
+
+def test_each_stream_is_of_events_as_their_schema_says(client: httpx.Client, document: dict[str, Any]) -> None:
+    streams = [found for found in operations(document) if "text/event-stream" in found[2]["responses"]["200"]["content"]]
+    assert [path for path, _, _ in streams] == ["/v1/completions", "/v1/models/{name}/generate"]
+    for path, _, operation in streams:
+        body = operation["requestBody"]["content"]["application/json"]
+        call = {**body["examples"]["writer"]["value"], "stream": True}
+        check(document, body["schema"], call)
+        reply = client.post(path.format(name="writer"), json=call)
+        assert reply.headers["content-type"].partition(";")[0] == "text/event-stream"
+        events = [line.removeprefix("data: ") for line in reply.text.splitlines() if line]
+        for event in events:
+            if event != "[DONE]":
+                check(document, operation["responses"]["200"]["content"]["text/event-stream"]["schema"], json.loads(event))
+
+
+def test_each_model_has_examples_for_what_it_does(document: dict[str, Any]) -> None:
+    found = {
+        path: set(operation["requestBody"]["content"]["application/json"]["examples"])
+        for path, _, operation in operations(document)
+        if "requestBody" in operation
+    }
+    assert found["/v1/models/{name}/predict"] == {"marks", "moods", "people"}
+    assert found["/v1/models/{name}/generate"] == found["/v1/completions"] == {"writer"}
+    assert found["/v2/models/{name}/infer"] == set(VERSIONS)
 
 
 def test_each_refusal_is_documented(client: httpx.Client, document: dict[str, Any]) -> None:
@@ -57,7 +87,9 @@ def test_each_route_is_in_it(document: dict[str, Any], tmp_path: Any) -> None:
 
 def test_it_names_models_with_labels_and_what_they_take(document: dict[str, Any]) -> None:
     models = {model["name"]: model for model in document["x-models"]}
-    assert list(models) == ["marks", "people"]
+    assert list(models) == ["marks", "moods", "people", "writer"]
+    assert (models["moods"]["input"], models["moods"]["path"]) == ("text", "/v1/models/moods/predict")
+    assert (models["writer"]["task"], models["writer"]["path"]) == ("language_modelling", "/v1/models/writer/generate")
     assert models["people"]["labels"] == ["high", "low"]
     row = document["components"]["schemas"]["people.Instance"]
     assert row["required"] == ["age", "color"]

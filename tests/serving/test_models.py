@@ -12,6 +12,7 @@ import pytest
 from deploy.serving.models import Models
 from tasks.core.bundle import describe_variant
 from tests.serving.conftest import IMAGE, Served, write_onnx
+from tests.texts import write_language_model
 
 
 def versions(models: Models) -> dict[str, str]:
@@ -51,6 +52,10 @@ def write_another_onnx(folder: Path) -> None:
     edit(folder, variants=[describe_variant(folder, "fp32").model_dump()])
 
 
+def remove_a_label(folder: Path) -> None:
+    edit(folder, labels=["high"])
+
+
 def test_pointers_are_followed(served: Served) -> None:
     models = Models(served.folder)
     models.refresh()
@@ -78,6 +83,7 @@ def test_pointers_are_followed(served: Served) -> None:
         (remove_a_file, "variants/fp32.onnx is missing"),
         (escape, "lies outside of the bundle"),
         (write_no_onnx, "ONNX Runtime cannot load and run its variant 'fp32'"),
+        (remove_a_label, "ONNX Runtime cannot load and run its variant 'fp32'"),
         (write_another_onnx, "ONNX Runtime cannot load and run its variant 'fp32'"),
         (lambda folder: edit(folder, chosen="int8"), "no variant 'int8'"),
         (lambda folder: edit(folder, format=9), "has the format 9"),
@@ -102,6 +108,15 @@ def test_a_broken_version_is_told_and_the_old_one_goes_on(served: Served, damage
     served.serve("people", "5")
     models.refresh()
     assert (versions(models)["people"], models["people"].problem) == ("5", "")
+
+
+def test_a_text_model_without_its_tokenizer_is_told(served: Served) -> None:
+    models = Models(served.folder)
+    write_language_model(served.folder / "writer" / "1")
+    (served.folder / "writer" / "1" / "tokenizer.json").unlink()
+    served.point("writer", "1")
+    models.refresh()
+    assert models["writer"].problem == "version 1 cannot be served: bundle 'writer': tokenizer.json is missing"
 
 
 @pytest.mark.parametrize(
@@ -150,7 +165,7 @@ def test_much_work_runs_beside_the_event_loop_and_agrees(served: Served) -> None
     rows = np.random.default_rng(0).normal(size=(200_000, 6)).astype(np.float32)
 
     async def both() -> tuple[Any, Any]:
-        return await model.logits({"x": rows}), await model.logits({"x": rows[:1]})
+        return await model.run(["logits"], {"x": rows}), await model.run(["logits"], {"x": rows[:1]})
 
-    many, one = asyncio.run(both())
+    (many,), (one,) = asyncio.run(both())
     assert many[0] == pytest.approx(one[0])

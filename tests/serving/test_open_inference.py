@@ -5,6 +5,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.serving.conftest import Served, Start
+from tests.texts import HIDDEN, write_language_model
+
 ROW = [0.0, 0.0, 0.0, 1.0, 0.0, 0.0]
 INFER = "/v2/models/people/infer"
 
@@ -173,3 +176,85 @@ def test_paths_and_methods(client: httpx.Client, method: str, path: str, status:
 
 def test_an_unknown_model_is_told_the_closest(client: httpx.Client) -> None:
     assert "did you mean 'people'?" in client.get("/v2/models/peopel").json()["error"]
+
+
+# Models of texts, whose lengths differ.
+
+MOODS, WRITER = "/v2/models/moods/infer", "/v2/models/writer/infer"
+
+
+def ids(name: str = "input_ids", *rows: list[int]) -> dict[str, Any]:
+    rows = rows or ([4, 5, 6],)
+    return {"name": name, "shape": [len(rows), len(rows[0])], "datatype": "INT64", "data": list(rows)}
+
+
+def state(name: str, rows: int = 1, value: float = 0.0) -> dict[str, Any]:
+    return {"name": name, "shape": [rows, 1, HIDDEN], "datatype": "FP32", "data": [value] * HIDDEN * rows}
+
+
+def outputs(reply: httpx.Response) -> dict[str, Any]:
+    assert reply.status_code == 200, reply.text
+    return {output["name"]: output for output in reply.json()["outputs"]}
+
+
+def test_a_text_as_tokens(client: httpx.Client) -> None:
+    metadata = client.get("/v2/models/moods").json()
+    assert [(each["name"], each["shape"]) for each in metadata["inputs"]] == [("input_ids", [-1, -1]), ("attention_mask", [-1, -1])]
+    two = client.post(MOODS, json={"inputs": [ids("input_ids", [4, 5, 6], [7, 0, 0]), ids("attention_mask", [1, 1, 1], [1, 0, 0])]})
+    one = client.post(MOODS, json={"inputs": [ids("attention_mask", [1]), ids("input_ids", [7])]})
+    assert outputs(two)["logits"]["shape"] == [2, 2]
+    assert outputs(two)["logits"]["data"][2:] == outputs(one)["logits"]["data"]
+
+
+def test_a_language_model_carries_its_state_from_call_to_call(client: httpx.Client) -> None:
+    text = [4, 5, 6, 7, 8, 9]
+    whole = outputs(client.post(WRITER, json={"inputs": [ids("input_ids", text), state("hidden"), state("cell")]}))
+    assert list(whole) == ["logits", "next_hidden", "next_cell"]
+    vocabulary = whole["logits"]["shape"][2]
+    assert whole["logits"]["shape"] == [1, 6, vocabulary]
+    assert whole["next_hidden"]["shape"] == whole["next_cell"]["shape"] == [1, 1, HIDDEN]
+    first = outputs(client.post(WRITER, json={"inputs": [ids("input_ids", text[:4]), state("hidden"), state("cell")]}))
+    carried = [{**first[f"next_{name}"], "name": name} for name in ("hidden", "cell")]
+    second = outputs(client.post(WRITER, json={"inputs": [ids("input_ids", text[4:]), *carried]}))
+    assert second["logits"]["data"] == pytest.approx(whole["logits"]["data"][4 * vocabulary :], abs=1e-5)
+    assert second["next_cell"]["data"] == pytest.approx(whole["next_cell"]["data"], abs=1e-5)
+
+
+def test_only_the_outputs_asked_for_come_in_their_order(client: httpx.Client) -> None:
+    call = {"inputs": [ids(), state("hidden"), state("cell")], "outputs": [{"name": "next_cell"}, {"name": "next_hidden"}]}
+    assert list(outputs(client.post(WRITER, json=call))) == ["next_cell", "next_hidden"]
+
+
+@pytest.mark.parametrize(
+    ("path", "inputs", "says"),
+    [
+        (MOODS, [ids()], "the input 'attention_mask' is missing"),
+        (MOODS, [ids("input_ids", [4, -1]), ids("attention_mask", [1, 1])], "'input_ids' holds -1, expected whole numbers from 0 to"),
+        (MOODS, [ids("input_ids", [4, 10**6]), ids("attention_mask", [1, 1])], "'input_ids' holds 1000000, expected"),
+        (MOODS, [ids(), ids("attention_mask", [1, 1, 2])], "'attention_mask' holds 2, expected whole numbers from 0 to 1"),
+        (
+            MOODS,
+            [ids("input_ids", [4] * 13), ids("attention_mask", [1] * 13)],
+            "'input_ids' is 13 long, the model 'moods' takes at most 12",
+        ),
+        (MOODS, [ids(), ids("attention_mask", [1, 1])], "differ in length: 'input_ids' is 3 long, 'attention_mask' is 2 long"),
+        (MOODS, [ids(), ids("attention_mask", [1] * 3, [1] * 3)], "differ in their numbers of rows"),
+        (MOODS, [{**ids(), "shape": [1, 0], "data": []}, ids("attention_mask")], "every size is at least 1"),
+        (MOODS, [{**ids(), "shape": [3]}, ids("attention_mask")], "has the shape [3], expected [batch, any]"),
+        (MOODS, [{**ids(), "data": [4.0, 5, 6]}, ids("attention_mask")], "holds float where whole numbers belong"),
+        (WRITER, [ids(), state("hidden")], "the input 'cell' is missing"),
+        (WRITER, [ids("input_ids", [999]), state("hidden"), state("cell")], "'input_ids' holds 999"),
+        (WRITER, [ids(), state("hidden", 2), state("cell", 2)], "differ in their numbers of rows"),
+        (WRITER, [ids(), {**state("hidden"), "shape": [1, HIDDEN, 1]}, state("cell")], f"expected [batch, 1, {HIDDEN}]"),
+    ],
+)
+def test_wrong_texts_and_states_are_told(client: httpx.Client, path: str, inputs: list[dict[str, Any]], says: str) -> None:
+    reply = client.post(path, json={"inputs": inputs})
+    assert (reply.status_code, says in reply.json()["error"]) == (400, True), reply.text
+
+
+def test_an_answer_that_would_be_too_large_is_refused(served: Served, start: Start) -> None:
+    write_language_model(served.folder / "writer" / "1")
+    served.point("writer", "1")
+    reply = start().client.post(WRITER, json={"inputs": [ids("input_ids", [4] * 10**6), state("hidden"), state("cell")]})
+    assert (reply.status_code, "numbers, the limit is 16,777,216" in reply.json()["error"]) == (413, True)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from typing import Any
 
 import httpx
@@ -41,6 +42,21 @@ def test_images_in_every_form_are_the_same(client: httpx.Client) -> None:
     assert predict(client, "marks", png(value=0)).json()["predictions"][0]["label"] == "low"
 
 
+def test_texts(client: httpx.Client) -> None:
+    texts = ["A good day", {"text": "a bad, bad day"}, "good " * 100, "你好"]
+    predictions = predict(client, "moods", *texts).json()["predictions"]
+    assert [prediction["label"] for prediction in predictions] == ["good", "bad", "good", "good"]
+    # Twelve tokens are read; a word is worth 2 to its logit.
+    found = [prediction["probabilities"]["good"] for prediction in predictions]
+    assert found == pytest.approx([1 / (1 + math.exp(-logit)) for logit in (2, -4, 24, 0)], abs=1e-6)
+    assert predictions[0] == predict(client, "moods", texts[0]).json()["predictions"][0]
+
+
+def test_a_language_model_predicts_nothing(client: httpx.Client) -> None:
+    reply = predict(client, "writer", "a text")
+    assert (reply.status_code, "ask /v1/models/writer/generate" in reply.json()["error"]) == (400, True)
+
+
 @pytest.mark.parametrize(
     ("model", "instance", "says"),
     [
@@ -62,10 +78,15 @@ def test_images_in_every_form_are_the_same(client: httpx.Client) -> None:
         ("marks", [[0, 0.5]], "from 0 to 255"),
         ("marks", [], "expected rows of pixels"),
         ("marks", [[None]], "pixels"),
+        ("moods", "", "the text is empty"),
+        ("moods", " \n", "the text is empty"),
+        ("moods", None, "expected a text, found nothing"),
+        ("moods", ["good"], "expected a text, found list"),
+        ("moods", {"words": "good"}, "expected the key 'text' alone, found words"),
     ],
 )
 def test_an_instance_that_cannot_be_used_is_named_by_its_index(client: httpx.Client, model: str, instance: Any, says: str) -> None:
-    good = ROW if model == "people" else png()
+    good = {"people": ROW, "marks": png(), "moods": "a good day"}[model]
     reply = predict(client, model, good, instance)
     assert reply.status_code == 422
     assert reply.json()["error"].startswith("item 1: ")
@@ -106,7 +127,8 @@ def test_unknown_and_broken_models(client: httpx.Client) -> None:
 
 def test_the_list_of_models(client: httpx.Client) -> None:
     models = {model["name"]: model for model in client.get("/v1/models").json()["models"]}
-    assert list(models) == ["broken", "marks", "people"]
+    assert list(models) == ["broken", "marks", "moods", "people", "writer"]
+    assert (models["writer"]["task"], models["writer"]["labels"]) == ("language_modelling", [])
     assert models["people"]["version"] == "3"
     assert models["people"]["labels"] == ["high", "low"]
     assert (models["broken"]["ready"], "is missing" in models["broken"]["problem"]) == (False, True)
