@@ -44,6 +44,7 @@ def learn_tokenizer(kind: Kind, vocabulary: int, texts: Texts, *, lowercase: boo
             # Pairs of which none is merged: each character is an entry of its own.
             entries = {name: index for index, name in enumerate((*SPECIAL, *_characters(texts(), vocabulary - len(SPECIAL), lowercase)))}
             tokenizer = Tokenizer(models.BPE(vocab=entries, merges=[], unk_token=UNKNOWN))
+            tokenizer.add_special_tokens(list(SPECIAL))
             tokenizer.decoder = decoders.Fuse()
         case "wordpiece":
             tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN, max_input_chars_per_word=_LONGEST_WORD))
@@ -55,7 +56,9 @@ def learn_tokenizer(kind: Kind, vocabulary: int, texts: Texts, *, lowercase: boo
             trainer, options["initial_alphabet"] = trainers.BpeTrainer, pre_tokenizers.ByteLevel.alphabet()
         case "unigram":
             tokenizer = Tokenizer(models.Unigram())
-            tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+            # A bracket stands alone, or a text that spells out a special entry would be read as that entry.
+            tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Split("[", "isolated")])
+            tokenizer.decoder = decoders.Metaspace()
             trainer, options["unk_token"] = trainers.UnigramTrainer, UNKNOWN
     steps = ([] if kind == "byte_bpe" else [normalizers.NFKC()]) + ([normalizers.Lowercase()] if lowercase else [])
     tokenizer.normalizer = normalizers.Sequence(steps)
