@@ -138,3 +138,24 @@ def test_random_bytes_end_in_an_image_or_an_input_error(value: bytes) -> None:
             assert pixels(start + value, transform).shape == (1, 2, 2)
         except InputError as error:
             assert error.what.startswith("item 0: ")  # noqa: PT017
+
+
+def test_a_stretched_image_shows_all_of_it_and_a_cropped_one_its_middle() -> None:
+    # Three squares side by side: black, grey, white.
+    wide = np.repeat(np.array([0, 100, 200], np.uint8), 4)[None].repeat(4, axis=0)
+    stretched, cropped = (pixels(wide, image_transform(size=[4, 4], resize=resize))[0] for resize in ("stretch", "crop"))
+    assert stretched[:, 0].max() < 50 < 150 < stretched[:, -1].min()
+    np.testing.assert_array_equal(cropped, np.full((4, 4), 100))
+
+
+def test_each_colour_has_a_mean_and_a_deviation_of_its_own() -> None:
+    mean, std = (0.1, 0.2, 0.3), (0.5, 1.0, 2.0)
+    transform = image_transform(mode="RGB", size=[1, 1], mean=mean, std=std)
+    x = transform.tensors(transform.encode({"image": [[[[51, 102, 255]]]]}))["x"]
+    assert x.dtype == np.float32
+    np.testing.assert_allclose(x[0, :, 0, 0], [(0.2 - 0.1) / 0.5, (0.4 - 0.2) / 1.0, (1.0 - 0.3) / 2.0], rtol=1e-5)
+
+
+def test_colours_stay_in_their_channels() -> None:
+    red = encoded(Image.new("RGB", (8, 6), (255, 0, 0)))
+    assert pixels(red, image_transform(mode="RGB")).max(axis=(1, 2)).tolist() == [255, 0, 0]

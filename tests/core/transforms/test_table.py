@@ -89,3 +89,29 @@ def test_features_are_finite_and_a_row_does_not_depend_on_its_neighbours(trainin
         return
     assert np.isfinite(together).all()
     assert together == [features(transform, {"age": value})[0] for value in asked]
+
+
+@given(st.lists(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=9), min_size=1, max_size=6))
+def test_numbers_in_chunks_are_as_numpy_sees_them_at_once(chunks: list[list[float]]) -> None:
+    whole = np.concatenate([np.array(chunk) for chunk in chunks])
+    (found,) = TableTransform.fit({"age": AGE}, lambda: ({"age": chunk} for chunk in chunks)).numbers
+    assert found.mean == pytest.approx(whole.mean(), rel=1e-9, abs=1e-6)
+    if whole.std() > 1e-6:
+        assert found.std == pytest.approx(whole.std(), rel=1e-6, abs=1e-6)
+
+
+def test_categories_of_all_chunks_are_known() -> None:
+    chunks: list[dict[str, list[Any]]] = [{"city": ["b", None]}, {"city": ["a"]}, {"city": ["c", "a"]}]
+    assert TableTransform.fit({"city": NULLABLE_CITY}, lambda: iter(chunks)).categories[0].values == ("a", "b", "c")
+
+
+@given(st.lists(st.floats(-1e6, 1e6) | st.just(math.nan), min_size=1, max_size=20))
+def test_an_array_of_numbers_is_encoded_as_a_list_is(values: list[float]) -> None:
+    transform = table({"age": NULLABLE_AGE}, age=[1.0, 2.0, 4.0])
+    quick, slow = (transform.encode({"age": column})["x"] for column in (np.array(values), values))
+    np.testing.assert_array_equal(quick, slow)
+
+
+def test_a_gap_in_an_array_that_may_have_none_is_named() -> None:
+    with pytest.raises(InputError, match="item 1: 'age' is missing and may not be"):
+        table({"age": AGE}, age=[1.0, 2.0]).encode({"age": np.array([1.0, math.nan])})
