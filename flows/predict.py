@@ -8,6 +8,7 @@ from typing import Any
 
 from tasks.core.bundle import Bundle
 from tasks.core.errors import BundleError, InputError, did_you_mean
+from tasks.core.generator import Generator, Options
 from tasks.core.predictor import Predictor
 from tasks.core.served import pointed_at
 from tasks.core.workspace import Workspace
@@ -16,8 +17,28 @@ from tasks.core.workspace import Workspace
 def predict_file(name: str, file: Path, variant: str | None = None) -> Iterator[str]:
     """A line of JSON for each input in the file. Raises BundleError, InputError."""
     predictor = Predictor(champion(Workspace.current(), name), variant)
-    for prediction in predictor.predict(read_inputs(file)):
-        yield json.dumps({"label": prediction.label, "probabilities": prediction.probabilities}, ensure_ascii=False)
+    inputs = read_inputs(file)
+    answers = _continued if predictor.manifest.task == "language_modelling" else _predicted
+    for answer in answers(predictor, inputs):
+        yield json.dumps(answer, ensure_ascii=False)
+
+
+def _predicted(predictor: Predictor, inputs: list[Any]) -> Iterator[dict[str, Any]]:
+    for prediction in predictor.predict(inputs):
+        yield {"label": prediction.label, "probabilities": prediction.probabilities}
+
+
+def _continued(predictor: Predictor, inputs: list[Any]) -> Iterator[dict[str, Any]]:
+    """Each input is a prompt. The same one gives the same text, because the seed is always 0."""
+    generator = Generator(predictor)
+    prompts = generator.transform.columns(inputs)[generator.transform.column]
+    for row, prompt in enumerate(prompts):
+        try:
+            generation = generator.generate(prompt, Options(seed=0))
+            text = "".join(generation)
+        except InputError as error:
+            raise InputError(f"item {row}: {error.what}") from None
+        yield {"text": text, "finish_reason": generation.finish_reason}
 
 
 def champion(workspace: Workspace, name: str) -> Bundle:
@@ -33,12 +54,16 @@ def champion(workspace: Workspace, name: str) -> Bundle:
 
 
 def read_inputs(file: Path) -> list[Any]:
-    """The inputs in an image file, a .csv with a header (an empty cell is a missing value), or a .json. Raises InputError."""
+    """The inputs in an image file, a .txt (all of it is one text), a .csv with a header (an empty cell is a missing value), or
+    a .json. Raises InputError.
+    """
     try:
         match file.suffix.lower():
             case ".json":
                 values = json.loads(file.read_text(encoding="utf-8"))
                 return _as_list(values)
+            case ".txt":
+                return [file.read_text(encoding="utf-8-sig")]
             case ".csv":
                 with file.open(newline="", encoding="utf-8-sig") as lines:
                     return [{key: value or None for key, value in row.items()} for row in csv.DictReader(lines, strict=True)]

@@ -14,6 +14,8 @@ from deploy.serving.tensors import example_tensors
 _JSON: Final = "application/json"
 _EVENTS: Final = "text/event-stream"
 _LARGEST_EXAMPLE: Final = 1024
+_PROMPT: Final = "Once upon a time"
+_EXAMPLE_TOKENS: Final = 64
 _REFUSALS: Final = {
     400: "The request is not what was expected.",
     404: "There is no such model or version.",
@@ -29,18 +31,18 @@ def openapi_document(operations: Sequence[Operation], models: Sequence[Model], v
     names = [model.name for model in models]
     paths: dict[str, Any] = {}
     for operation in sorted(operations, key=lambda operation: operation.path):
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation, models)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation, models, settings)
     return {
         "openapi": "3.1.0",
         "info": {"title": "maasflow", "version": version, "description": f"Models served: {', '.join(names) or 'none yet'}."},
         "servers": [{"url": "/"}],
         "paths": paths,
         "components": {"schemas": {**SCHEMAS, **_model_schemas(models, settings)}},
-        "x-models": [_model_summary(model) for model in models],
+        "x-models": [_model_summary(model, settings) for model in models],
     }
 
 
-def _described(operation: Operation, models: Sequence[Model]) -> dict[str, Any]:
+def _described(operation: Operation, models: Sequence[Model], settings: Settings) -> dict[str, Any]:
     content: dict[str, Any] = {operation.reply: {}} if "/" in operation.reply else {_JSON: {"schema": schema_ref(operation.reply)}}
     if operation.events:
         content[_EVENTS] = {"schema": schema_ref(operation.events)}
@@ -55,7 +57,7 @@ def _described(operation: Operation, models: Sequence[Model]) -> dict[str, Any]:
     }
     if operation.request:
         body: dict[str, Any] = {"schema": schema_ref(operation.request)}
-        examples = _examples(operation.request, models)
+        examples = _examples(operation.request, models, settings)
         described["requestBody"] = {"required": True, "content": {_JSON: body | ({"examples": examples} if examples else {})}}
     return described
 
@@ -66,30 +68,32 @@ def _parameter(name: str, models: Sequence[Model]) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
-def _examples(request: str, models: Sequence[Model]) -> dict[str, Any]:
+def _examples(request: str, models: Sequence[Model], settings: Settings) -> dict[str, Any]:
     example = {
         "PredictRequest": _predict_example,
         "InferRequest": _infer_example,
         "GenerateRequest": _generate_example,
         "CompletionRequest": _completion_example,
     }[request]
-    found = {model.name: example(model) for model in models}
+    found = {model.name: example(model, settings) for model in models}
     return {name: {"summary": f"for {name}", "value": value} for name, value in found.items() if value}
 
 
-def _predict_example(model: Model) -> dict[str, Any] | None:
+def _predict_example(model: Model, _: Settings) -> dict[str, Any] | None:
     return None if model.generator else {"instances": [example_instance(model.manifest.transform)]}
 
 
-def _generate_example(model: Model) -> dict[str, Any] | None:
-    return {"prompt": "Once upon a time", "max_tokens": 64, "temperature": 0.8, "seed": 1} if model.generator else None
+def _generate_example(model: Model, settings: Settings) -> dict[str, Any] | None:
+    tokens = min(_EXAMPLE_TOKENS, settings.max_tokens)
+    return {"prompt": _PROMPT, "max_tokens": tokens, "temperature": 0.8, "seed": 1} if model.generator else None
 
 
-def _completion_example(model: Model) -> dict[str, Any] | None:
-    return {"model": model.name, "prompt": "Once upon a time", "max_tokens": 64} if model.generator else None
+def _completion_example(model: Model, settings: Settings) -> dict[str, Any] | None:
+    tokens = min(_EXAMPLE_TOKENS, settings.max_tokens)
+    return {"model": model.name, "prompt": _PROMPT, "max_tokens": tokens} if model.generator else None
 
 
-def _infer_example(model: Model) -> dict[str, Any] | None:
+def _infer_example(model: Model, _: Settings) -> dict[str, Any] | None:
     """One short row, or nothing where that would still be a long one."""
     specs = model.manifest.inputs
     tensors = example_tensors(specs)
@@ -115,7 +119,7 @@ def _model_schemas(models: Sequence[Model], settings: Settings) -> dict[str, Any
     return {**schemas, **requests, "PredictRequest": either, **writing}
 
 
-def _model_summary(model: Model) -> dict[str, Any]:
+def _model_summary(model: Model, settings: Settings) -> dict[str, Any]:
     manifest = model.manifest
     verb, example = ("generate", _generate_example) if model.generator else ("predict", _predict_example)
     return {
@@ -127,5 +131,5 @@ def _model_summary(model: Model) -> dict[str, Any]:
         "input": manifest.transform.kind,
         "task": manifest.task,
         "path": f"/v1/models/{model.name}/{verb}",
-        "example": example(model),
+        "example": example(model, settings),
     }

@@ -66,7 +66,7 @@ class Generator:
 
     def generate(self, prompt: str, options: Options) -> "Generation":
         """A continuation that begins when it is iterated over. Raises InputError for a prompt that cannot be read."""
-        return Generation(self, self.encode(prompt) if prompt else [], options)
+        return Generation(self, [] if prompt == "" else self.encode(prompt), options)
 
     def encode(self, text: Any) -> list[int]:
         """Token ids of a text. Raises InputError."""

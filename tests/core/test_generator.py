@@ -101,7 +101,7 @@ def test_unknown_characters_in_a_prompt_are_read_as_unknown(writer: Generator) -
     assert len(written(writer, "ROMEO 你好", max_tokens=10)) == 10
 
 
-@pytest.mark.parametrize(("prompt", "says"), [("\ud800", "surrogate"), (b"bytes", "expected a text")])
+@pytest.mark.parametrize(("prompt", "says"), [("\ud800", "surrogate"), (b"bytes", "expected a text"), (None, "expected a text")])
 def test_a_prompt_that_is_no_text_is_refused(writer: Generator, prompt: Any, says: str) -> None:
     with pytest.raises(InputError, match=f"^the prompt cannot be read: .*{says}"):
         writer.generate(prompt, Options())
