@@ -48,8 +48,8 @@ def serve(host: str, port: int, follow: bool) -> None:
 def predict(name: str, file: Path, variant: str | None) -> None:
     """Predict with the champion of model NAME, without a server.
 
-    FILE is an image, a .csv with a header, or a .json with one input or a list of them. The answer is a line of JSON for
-    each input.
+    FILE is an image, a .txt, a .csv with a header, or a .json with one input or a list of them. The answer is a line of JSON
+    for each input; a language model continues each.
     """
     from flows.predict import predict_file
 
