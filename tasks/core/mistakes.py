@@ -58,7 +58,8 @@ def _sentence(config: type[BaseModel], path: Path, details: list[ErrorDetails]) 
     match kind:
         case _ if kind in _NOUNS:
             # Several for one path: no member of a union, such as the types of a class, took the value.
-            noun = "a single value" if len(details) > 1 else _NOUNS[kind]
+            numeric = {detail["type"] for detail in details} == {"int_type", "float_type"}
+            noun = "a number" if numeric else "a single value" if len(details) > 1 else _NOUNS[kind]
             text = f"{_shown(value)} is not {noun}{_hint(kind, value)}"
         case _ if kind in _BOUNDS:
             bound, words = _BOUNDS[kind]
