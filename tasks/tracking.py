@@ -34,6 +34,8 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 KEY = "maasflow.key"
 """The tag that holds the digest of everything that a run or a version was made from."""
 BUNDLE_PATH = "bundle"
+PARENT = "mlflow.parentRunId"
+"""MLflow's tag that puts a run below another."""
 
 
 @dataclass(frozen=True)
@@ -93,19 +95,20 @@ class Tracking:
             return f"look at {self.folder}, where the embedded store is; moved away, a new one is made"
         return "start the server, see its log, or correct MLFLOW_TRACKING_URI; without that variable the embedded store is used"
 
-    def run(self, experiment: str, name: str, key: str, *, new: bool = False) -> "Run":
-        """The run for this content: unless it is to be `new`, the one that a killed or failed forerunner began, if any."""
+    def run(self, experiment: str, name: str, key: str, *, new: bool = False, reopen: bool = False, parent: "Run | None" = None) -> "Run":
+        """The run for this content: unless it is to be `new`, the one that a killed or failed forerunner began, if any.
+
+        With `reopen` also one that ended well. MLflow shows it below its `parent`.
+        """
         with self.reachable():
             where = self._experiment(experiment)
-            found = (
-                []
-                if new
-                else self.client.search_runs([where], f"tags.`{KEY}` = '{key}' and attributes.status != 'FINISHED'", max_results=1)
-            )
+            status = "" if reopen else " and attributes.status != 'FINISHED'"
+            found = [] if new else self.client.search_runs([where], f"tags.`{KEY}` = '{key}'{status}", max_results=1)
             if found:
                 self.client.update_run(found[0].info.run_id, status="RUNNING")
                 return Run(self, found[0].info.run_id)
-            made = self.client.create_run(where, tags={KEY: key}, run_name=name)
+            below = {PARENT: parent.id} if parent else {}
+            made = self.client.create_run(where, tags={KEY: key, **below}, run_name=name)
             return Run(self, made.info.run_id)
 
     def release_of(self, name: str, run: str) -> Release | None:

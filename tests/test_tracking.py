@@ -12,7 +12,7 @@ import pytest
 
 from tasks.core.errors import MaasflowError, RegistryError
 from tasks.core.workspace import Workspace
-from tasks.tracking import CHAMPION, KEY, Run, Tracking, tracking_uri
+from tasks.tracking import CHAMPION, KEY, PARENT, Run, Tracking, tracking_uri
 from tests.conftest import REPOSITORY
 from tests.releases import add_champion, add_release, broken_server, stored
 from tests.tiny import VERSION, Stages
@@ -244,3 +244,12 @@ def test_a_store_whose_making_was_killed_is_made_again(tmp_path: Path) -> None:
 
 def experiment_of(tracking: Tracking, run: Run) -> str:
     return str(tracking.client.get_run(run.id).info.experiment_id)
+
+
+def test_a_run_below_another_says_so_and_one_that_ended_well_is_opened_again_where_asked(tracking: Tracking) -> None:
+    parent = tracking.run("points", "study", "s")
+    child = tracking.run("points", "trial", "t", parent=parent)
+    assert tracking.client.get_run(child.id).data.tags[PARENT] == parent.id
+    parent.end()
+    assert tracking.run("points", "study", "s", reopen=True).id == parent.id
+    assert not parent.ended()
