@@ -29,6 +29,17 @@ def run(recipe: str, settings: tuple[str, ...], force: bool) -> None:
 
 
 @cli.command()
+@click.argument("recipe")
+@click.option("--trials", type=click.IntRange(1), help="Trainings in all, earlier ones included; tuning.trials where not given.")
+@click.option("--force", is_flag=True, help="Replace recipes/RECIPE-tuned.yaml also where this command did not write it.")
+def tune(recipe: str, trials: int | None, force: bool) -> None:
+    """Try values of RECIPE's section `tuning`, and write the best as the recipe RECIPE-tuned."""
+    from flows.tune import tune_recipe
+
+    click.echo(tune_recipe(recipe, trials, force=force))
+
+
+@cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free port.")
 @click.option(
