@@ -18,6 +18,8 @@ _CONTEXT: Final = 8
 """Tokens at the end of the prompt that are decoded with the first of the continuation."""
 
 Reason = Literal["stop", "length"]
+Ids = npt.NDArray[np.int64]
+_NOTHING: Final[Ids] = np.empty(0, np.int64)
 
 
 class Options(Config):
@@ -66,35 +68,35 @@ class Generator:
 
     def generate(self, prompt: str, options: Options) -> "Generation":
         """A continuation that begins when it is iterated over. Raises InputError for a prompt that cannot be read."""
-        return Generation(self, [] if prompt == "" else self.encode(prompt), options)
+        return Generation(self, _NOTHING if prompt == "" else self.encode(prompt), options)
 
-    def encode(self, text: Any) -> list[int]:
-        """Token ids of a text. Raises InputError."""
+    def encode(self, text: Any) -> Ids:
+        """Token ids of a text, int64 [length]. Raises InputError."""
         column = self.transform.column
         try:
-            ids = self.transform.tensors(self.transform.encode({column: [text]}))["input_ids"]
+            ids: Ids = self.transform.tensors(self.transform.encode({column: [text]}))["input_ids"][0]
         except InputError as error:
             raise InputError(f"the prompt cannot be read: {error.what.removeprefix('item 0: ')}") from None
-        return [int(each) for each in ids[0]]
+        return ids
 
-    def newline(self) -> list[int]:
+    def newline(self) -> Ids:
         """The id of a newline, or nothing where the tokenizer has none."""
         try:
             ids = self.encode("\n")
         except InputError:
-            return []
-        return ids if self.usual[ids].all() else []
+            return _NOTHING
+        return ids if self.usual[ids].all() else _NOTHING
 
     def begin(self) -> Tensors:
         """The state before anything was read."""
         return first_state(self.predictor.manifest.state_inputs, 1)
 
-    def read(self, ids: list[int], state: Tensors) -> Tensors:
+    def read(self, ids: Ids, state: Tensors) -> Tensors:
         """The state after the ids."""
         values = self.predictor.run(list(self.state.values()), self._inputs(ids, state))
         return dict(zip(self.state, values, strict=True))
 
-    def follow(self, ids: list[int], state: Tensors) -> tuple[npt.NDArray[np.float64], Tensors]:
+    def follow(self, ids: Ids, state: Tensors) -> tuple[npt.NDArray[np.float64], Tensors]:
         """The logits [vocabulary] of what follows the ids, special ones −∞, and the state after them.
 
         Raises InputError where they are not finite.
@@ -105,8 +107,8 @@ class Generator:
             raise InputError("the model has no finite answer after this text")
         return np.where(self.usual, last, -np.inf), dict(zip(self.state, values, strict=True))
 
-    def _inputs(self, ids: list[int], state: Tensors) -> Tensors:
-        return {"input_ids": np.array([ids], np.int64), **state}
+    def _inputs(self, ids: Ids, state: Tensors) -> Tensors:
+        return {"input_ids": ids[None], **state}
 
 
 class Generation:
@@ -115,7 +117,7 @@ class Generation:
     The pieces together are the text. To stop it, stop iterating.
     """
 
-    def __init__(self, generator: Generator, prompt: list[int], options: Options) -> None:
+    def __init__(self, generator: Generator, prompt: Ids, options: Options) -> None:
         self.prompt_tokens = len(prompt)
         self.completion_tokens = 0
         self.finish_reason: Reason | None = None
@@ -124,8 +126,8 @@ class Generation:
         self._prompt = prompt
         self._options = options
         self._random = np.random.default_rng(None if options.seed is None else options.seed % 2**64)
-        context = [each for each in prompt if generator.usual[each]][-_CONTEXT:]
-        self._decoding = Decoding(generator.transform.decode, context)
+        context = prompt[generator.usual[prompt]][-_CONTEXT:]
+        self._decoding = Decoding(generator.transform.decode, context.tolist())
         self._stops = Stops(options.stop)
         self._pieces = self._generate()
 
@@ -136,17 +138,17 @@ class Generation:
         return next(self._pieces)
 
     def _generate(self) -> Iterator[str]:
-        state, ids = self._generator.begin(), self._prompt or self._generator.newline()
+        state, ids = self._generator.begin(), self._prompt if self._prompt.size else self._generator.newline()
         while len(ids) > WINDOW:
             state, ids = self._generator.read(ids[:WINDOW], state), ids[WINDOW:]
             yield ""
-        token = None if ids else int(self._random.choice(np.flatnonzero(self._generator.usual)))
+        token = None if ids.size else int(self._random.choice(np.flatnonzero(self._generator.usual)))
         while self.finish_reason is None:
             if token is None:
                 logits, state = self._generator.follow(ids, state)
                 token = sample(logits, self._options, self._random)
             yield self._take(token)
-            ids, token = [token], None
+            ids, token = np.array([token]), None
 
     def _take(self, token: int) -> str:
         """The piece of text that is certain with this token."""

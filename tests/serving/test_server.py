@@ -13,6 +13,7 @@ import pytest
 
 from deploy.serving.__main__ import main
 from tests.serving.conftest import Running, Served, Start
+from tests.texts import write_classifier, write_language_model
 
 ROW = {"age": 40, "height": 1.7, "color": "blue"}
 HEAVY = ("torch", "transformers", "prefect", "mlflow", "pandas", "great_expectations", "pyarrow", "sklearn", "dvc", "matplotlib")
@@ -185,9 +186,14 @@ def test_the_access_log_is_json_and_off_by_default(served: Served, start: Start,
 
 def test_it_never_imports_what_trains(served: Served, start: Start) -> None:
     served.serve("people", "1")
+    for name, make in (("moods", write_classifier), ("writer", write_language_model)):
+        make(served.folder / name / "1")
+        served.point(name, "1")
     script = f"import sys; from deploy.serving.__main__ import main; main(); print(*(name for name in {HEAVY!r} if name in sys.modules))"
     running = start(python=("-c", script))
     assert predict(running).status_code == 200
+    assert running.client.post("/v1/models/moods/predict", json={"instances": ["a text"]}).status_code == 200
+    assert running.client.post("/v1/models/writer/generate", json={"prompt": "a text"}).status_code == 200
     assert running.client.get("/openapi.json").status_code == 200
     assert running.stop() == 0
     assert running.process.stdout
