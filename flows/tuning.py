@@ -109,7 +109,8 @@ class Trials:
         alike = self.failures[-_ALIKE:]
         if len(self.failures) >= _ANY or (len(alike) == _ALIKE and len(set(alike)) == 1):
             raise type(error)(
-                f"the last {min(len(self.failures), _ANY)} trials failed, the last of them so: {error.what}", error.do
+                f"the last {min(len(self.failures), _ANY)} trials failed, the last of them so: {error.what}",
+                f"narrow tuning.space in {self.found.tunable.origin.file}, or run the same command again, which goes on with other values",
             ) from error
 
 

@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.core.errors import MaasflowError, explain
 from tasks.core.recipe import Search, Tuning
+from tasks.core.stages import content_key
 from tasks.tunable import Tunable, rounded, whole
 
 State = Literal["complete", "pruned", "failed"]
@@ -109,7 +110,9 @@ class Study:
         broken = sum(trial.state == TrialState.FAIL and not _settled(trial) for trial in every) // _BROKEN_OFTEN
         if number == 1 and not broken and self._own and not any(trial.state == TrialState.WAITING for trial in every):
             self._study.enqueue_trial({path: _internal(search, self._own[path]) for path, search in self._tuning.space.items()})
-        self._study.sampler = TPESampler(seed=(self._seed + 9973 * (number + broken)) % 2**32, n_startup_trials=self._tuning.startup)
+        # A sampler begins anew after a kill: with a seed for each trial it draws what an unbroken one would have drawn.
+        seed = int(content_key(self._seed, number + broken)[:8], 16)
+        self._study.sampler = TPESampler(seed=seed, n_startup_trials=self._tuning.startup)
         trial = self._study.ask({path: _distribution(search) for path, search in self._tuning.space.items()})
         values = {path: _external(search, trial.params[path]) for path, search in self._tuning.space.items()}
         trial.set_user_attr("values", values)

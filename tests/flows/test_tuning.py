@@ -138,7 +138,7 @@ def test_values_that_do_not_fit_fail_and_end_a_study_where_all_do(points: Path, 
     done = maasflow(points, "tune", "wild")
     assert done.code == 1
     assert "the last 3 trials failed" in done.err
-    assert "lower training.learning_rate" in done.err
+    assert "narrow tuning.space in recipes/wild.yaml" in done.err
     assert "Traceback" not in done.err
     assert len([row for row in rows(done.out) if "failed" in row]) == 3
     client = MlflowClient(f"sqlite:///{points / 'mlruns' / 'mlflow.db'}")
