@@ -124,7 +124,7 @@ def _prepare(module: nn.Module, recipe: Recipe) -> None:
                 f"the family '{recipe.model['family']}' cannot do it",
                 "leave it out: bert and gpt2 can",
             )
-        able[0].gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        able[0].activation_checkpointing_enable()
 
 
 def _objective(recipe: Recipe, family: Family, encoded: Encoded, on: Accelerator) -> Objective:  # type: ignore[type-arg]
