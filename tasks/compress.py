@@ -1,6 +1,7 @@
 """Compress: make the recipe's variants, measure each here, and choose the best that the limits allow."""
 
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -76,8 +77,10 @@ def compress(recipe: Recipe, encoded: Encoded, exported: Path, out: Path) -> Com
     source = Bundle.open(exported / BUNDLE)
     folder = out / BUNDLE
     (folder / "variants").mkdir(parents=True)
+    # Weights that stand beside a model are copied: onnx, which reads them to compress, refuses a file of several names.
+    external = {name for variant in source.manifest.variants for name in variant.external}
     for file in source.manifest.files:
-        link_file(source.folder / file, folder / file)
+        (shutil.copyfile if file in external else link_file)(source.folder / file, folder / file)
     scores, failed = make_variants(recipe, source.manifest, encoded, folder / "variants")
     variants = measure(recipe, source.manifest, encoded, folder, scores)
     candidates = tuple(_candidate(recipe, variant, variants[0]) for variant in variants)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,7 +11,8 @@ from onnx import numpy_helper
 
 from tasks.core.bundle import Bundle
 from tasks.core.errors import MaasflowError
-from tasks.export import BUNDLE, largest_difference
+from tasks.core.predictor import Predictor
+from tasks.export import BUNDLE, largest_difference, write_onnx
 from tasks.train import load
 from tests.tiny import LABELS, TABLE, VERSION, Stages
 
@@ -85,3 +87,55 @@ def test_the_weights_in_the_file_are_the_trained_ones(stages: Stages) -> None:
         expected = weights.get(found.shape, weights.get(found.T.shape))
         assert expected is not None
         assert np.array_equal(found, expected) or np.array_equal(found.T, expected)
+
+
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> Stages:
+    """A net wide enough that ONNX keeps tensors outside of its file, exported as if it were too large for one."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(write_onnx, "__defaults__", (0,))
+        sections: dict[str, Any] = {"model": {"hidden": [64, 64]}, "compression": {"compressors": [{"kind": "int8_dynamic"}]}}
+        return Stages.run(tmp_path_factory.mktemp("apart") / "stages", **sections)
+
+
+def test_weights_too_large_for_one_file_stand_beside_it(apart: Stages) -> None:
+    found = bundle(apart)
+    assert found.manifest.variant().files.keys() == {"variants/fp32.onnx", "variants/fp32.onnx.data"}
+    assert {path.name for path in (found.folder / "variants").iterdir()} == {"fp32.onnx", "fp32.onnx.data"}
+    assert found.manifest.variant().bytes == apart.export.bytes
+    assert found.manifest.variant().external["variants/fp32.onnx.data"]
+    assert apart.export.parity < 1e-4
+
+
+def test_a_model_with_weights_beside_it_is_compressed_and_answers(apart: Stages) -> None:
+    found = Bundle.open(apart.folder("compressed") / BUNDLE)
+    assert apart.compression.failed == {}
+    assert found.manifest.variant("int8_dynamic").bytes < found.manifest.variant("fp32").bytes
+    named = {Path(name).name for variant in found.manifest.variants for name in variant.files}
+    assert {path.name for path in (found.folder / "variants").iterdir()} == named
+    answers = [Predictor(found, variant).predict([{"a": 2.0, "b": 1.0, "color": "red"}])[0].label for variant in ("fp32", "int8_dynamic")]
+    assert answers == ["right", "right"]
+
+
+def test_a_text_models_bundle_brings_its_tokenizer_and_fuses_its_attention(tmp_path: Path) -> None:
+    found = Stages.run(
+        tmp_path / "text", "text", model={"family": "bert", "hidden": 16, "layers": 2, "heads": 2}, compression={"compressors": []}
+    )
+    assert bundle(found).manifest.files.keys() == {"variants/fp32.onnx", "tokenizer.json"}
+    assert found.export.fused["Attention"] == 2
+    assert "2 attention layers fused" in found.export.figure
+    (answer,) = Predictor(Bundle.open(found.folder("compressed") / BUNDLE)).predict(["the old man walks east"])
+    assert answer.label == "right"
+
+
+def test_a_language_models_bundle_says_what_it_carries(tmp_path: Path) -> None:
+    model = {"family": "lstm_lm", "embedding": 8, "hidden": 12}
+    found = Stages.run(
+        tmp_path / "running", "running", model=model, training={"batch_size": 8, "window": 16}, compression={"compressors": []}
+    )
+    manifest = bundle(found).manifest
+    assert (manifest.task, manifest.labels) == ("language_modelling", ())
+    assert manifest.state == {"hidden": "next_hidden", "cell": "next_cell"}
+    assert [(spec.name, spec.shape) for spec in manifest.state_inputs] == [("hidden", (1, 12)), ("cell", (1, 12))]
+    assert [spec.name for spec in manifest.outputs] == ["logits", "next_hidden", "next_cell"]
+    assert found.export.parity < 1e-4

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from tasks.core.bundle import Bundle
+from tasks.core.bundle import Bundle, describe_variant
 from tasks.core.errors import BundleError
+from tasks.core.tokenizing import TOKENIZER
+from tests.texts import write_classifier
 
 
 def refused(folder: Path) -> str:
@@ -89,3 +91,35 @@ def test_files_that_were_verified_before_are_not_read_again(bundle: Bundle) -> N
 def test_replacing_leaves_the_original_alone(bundle: Bundle) -> None:
     assert bundle.manifest.replace(name="other").name == "other"
     assert bundle.manifest.name == "tiny"
+
+
+def test_a_texts_bundle_is_read_with_its_tokenizer(tmp_path: Path) -> None:
+    written = write_classifier(tmp_path / "bundle")
+    found = Bundle.open(written.folder)
+    assert set(found.manifest.files) == {"variants/fp32.onnx", TOKENIZER}
+    words = {"text": ["what a good day"]}
+    assert found.manifest.transform.encode(words)["ids"].values.tolist() == written.manifest.transform.encode(words)["ids"].values.tolist()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("damage", "said"), [("gone", f"{TOKENIZER} is missing"), ("altered", f"{TOKENIZER} differs from its digest")])
+def test_a_tokenizer_that_is_not_the_one_of_the_training_is_refused(damage: str, said: str, tmp_path: Path) -> None:
+    path = write_classifier(tmp_path / "bundle").folder / TOKENIZER
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_text(path.read_text().replace('"good"', '"goof"'))
+    assert refused(path.parent) == f"bundle 'moods': {said}"
+
+
+@pytest.mark.parametrize(("damage", "said"), [("gone", "is missing"), ("altered", "differs from its digest")])
+def test_weights_beside_the_model_are_verified_with_it(damage: str, said: str, bundle: Bundle) -> None:
+    data = bundle.file().with_name("fp32.onnx.data")
+    data.write_bytes(b"weights")
+    Bundle(bundle.folder, bundle.manifest.replace(variants=(describe_variant(bundle.folder, "fp32"),))).write()
+    found = Bundle.open(bundle.folder)
+    assert found.manifest.variant().bytes == bundle.file().stat().st_size + 7
+    if damage == "gone":
+        data.unlink()
+    else:
+        data.write_bytes(b"Weights")
+    assert refused(bundle.folder) == f"bundle 'tiny': variants/fp32.onnx.data {said}"
