@@ -4,10 +4,10 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$python && break; done)
 BIN := .venv/bin
 STAMP := .venv/.installed
-EXTRAS := serve,pipeline,dev
+EXTRAS := serve,pipeline,minilm,dev
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint format schema constraints bench clean
+.PHONY: help demo test lint format schema constraints bench results clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -32,8 +32,12 @@ format: $(STAMP) ## mend the style
 schema: $(STAMP) ## rewrite docs/schema from the code
 	$(BIN)/python -m tasks.schema docs/schema
 
-bench: $(STAMP) ## measure the speed that the README promises
+bench: $(STAMP) ## measure the speed that the README promises, and training beside transformers.Trainer
 	$(BIN)/python -m tests.benchmarks.pipeline
+	$(BIN)/python -m tests.benchmarks.training
+
+results: $(STAMP) ## run every shipped recipe and write docs/RESULTS.md; MAASFLOW_MIRROR stands in for the hub
+	$(BIN)/python -m tests.benchmarks.results docs/RESULTS.md
 
 # A version's local part (torch 2.13.0+cpu) is one index's own, so it is left out.
 constraints: ## resolve every dependency anew and pin it

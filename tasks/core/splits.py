@@ -55,14 +55,18 @@ class Split:
     def examples(self) -> npt.NDArray[np.uint64]:
         return np.asarray(self.table[EXAMPLE].to_numpy())
 
-    def columns(self, names: list[str], start: int = 0, stop: int | None = None) -> dict[str, list[Any]]:
-        """Python values of the named columns for a range of rows."""
+    def columns(self, names: list[str], start: int = 0, stop: int | None = None) -> dict[str, Any]:
+        """The named columns for a range of rows: numbers as float64 with NaN for what is missing, all else as Python values."""
         part = self.table.select(names).slice(start, (len(self) if stop is None else stop) - start)
-        return {name: part[name].to_pylist() for name in names}
+        return {name: _values(part[name]) for name in names}
 
-    def chunks(self, names: list[str], rows: int = 4096) -> Iterator[dict[str, list[Any]]]:
+    def chunks(self, names: list[str], rows: int = 4096) -> Iterator[dict[str, Any]]:
         for start in range(0, len(self), rows):
             yield self.columns(names, start, min(start + rows, len(self)))
+
+
+def _values(column: pa.ChunkedArray) -> Any:
+    return column.to_numpy() if pa.types.is_floating(column.type) else column.to_pylist()
 
 
 def read_summary(prepared: Path) -> PreparedSummary:

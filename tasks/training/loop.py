@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
-from torch import nn
+from torch import Tensor, nn
 
 from tasks.core.config import Config
 from tasks.core.errors import MaasflowError
@@ -27,6 +27,8 @@ from tasks.training.progress import Progress
 WEIGHTS = "model.safetensors"
 
 _DIVERGED = "lower training.learning_rate, set training.clip_norm to 1, or look for extreme values in the data"
+_STEPS_AHEAD = 20
+"""How far the processor may run ahead of a GPU: meanwhile it has the next batches ready."""
 _log = logging.getLogger("maasflow.train")
 
 
@@ -114,19 +116,33 @@ class Loop:
 
     def _train_epoch(self, state: _State, progress: Progress) -> None:
         self._train_mode()
+        losses: list[tuple[Tensor, int]] = []
         for batch in self.objective.batches(state.epoch)[state.batch :]:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.training.learning_rate * self.factor(state.step)
             size = self.objective.size(batch)
-            state.loss_sum += self._fitting_step(batch, state) * size
-            state.seen += size
+            losses.append((self._fitting_step(batch, state), size))
+            if self.accelerator.device.type == "cpu" or len(losses) == _STEPS_AHEAD:
+                self._settle(losses, state)
             state.step, state.batch = state.step + 1, state.batch + 1
             self.objective.step_done()
             progress.step()
             if state.step % self.training.checkpoint_steps == 0:
+                self._settle(losses, state)
                 self._save(state)
+        self._settle(losses, state)
 
-    def _fitting_step(self, batch: Any, state: _State) -> float:
+    def _settle(self, losses: list[tuple[Tensor, int]], state: _State) -> None:
+        """Wait for the losses of the last steps, and add them up. Raises MaasflowError where one is not finite."""
+        for loss, size in losses:
+            value = float(loss)
+            if not np.isfinite(value):
+                raise MaasflowError(f"the training loss became {value}", _DIVERGED)
+            state.loss_sum += value * size
+            state.seen += size
+        losses.clear()
+
+    def _fitting_step(self, batch: Any, state: _State) -> Tensor:
         """One optimizer step; where memory does not suffice, again in parts of half the size, from then on."""
         while True:
             try:
@@ -144,7 +160,7 @@ class Loop:
             state.part = -(-state.part // 2)
             _log.warning("out of memory: batches now go through the model in parts of %d, whose gradients are summed", state.part)
 
-    def _step(self, batch: Any, size: int) -> float:
+    def _step(self, batch: Any, size: int) -> Tensor:
         """One optimizer step on one batch, taken through the module in parts of at most `size`; the batch's mean loss."""
         rank, processes = self.accelerator.process_index, self.accelerator.num_processes
         places = np.arange(self.objective.size(batch))[rank::processes]
@@ -161,9 +177,7 @@ class Loop:
                 if last and self.penalised:
                     loss = loss + self.training.l1 * torch.stack([p.abs().sum() for p in self.penalised]).sum()
                 self.accelerator.backward(loss)
-        found = float(self.accelerator.reduce(value, "mean"))
-        if not np.isfinite(found):
-            raise MaasflowError(f"the training loss became {found}", _DIVERGED)
+        found: Tensor = self.accelerator.reduce(value, "mean")
         if self.training.clip_norm:
             self.accelerator.clip_grad_norm_(self.module.parameters(), self.training.clip_norm)
         self.optimizer.step()
