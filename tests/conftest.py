@@ -37,7 +37,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     return Workspace(tmp_path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def mirror() -> Path:
     """The folder with the real datasets; the test is skipped where MAASFLOW_MIRROR names none."""
     folder = os.environ.get("MAASFLOW_MIRROR")

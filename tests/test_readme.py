@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -19,7 +20,14 @@ from tests.flows.conftest import environment, maasflow
 README = (REPOSITORY / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
 SHELL = [text for language, text in BLOCKS if language == "sh"]
+EXAMPLE = re.compile(r"^\| `([a-z0-9-]+)` \|.*\| `(\{.*\})` \|$", re.MULTILINE)
+"""A line of the table of recipes: the name first, the body that its server answers last."""
 INTERNAL = {"MAASFLOW_FAILURE_FILE"}
+
+
+def recipe_examples() -> dict[str, dict[str, Any]]:
+    """The bodies in the table of recipes, by recipe."""
+    return {name: json.loads(body) for name, body in EXAMPLE.findall(README)}
 
 
 def test_make_knows_the_first_commands() -> None:
@@ -78,7 +86,7 @@ def answer_alone(passengers: Path) -> str:
 def served(passengers: Path, answer_alone: str) -> Iterator[str]:
     """The curl block, while the block that serves runs; on any free port, because 8000 may be taken."""
     (serve,) = [text for text in SHELL if "maasflow serve" in text]
-    (curl,) = [text for text in SHELL if "curl" in text]
+    (curl,) = [text for text in SHELL if "curl" in text and "passengers" in text]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = ["bash", "-euc", "exec " + serve.replace("--port 8000", "--port 0")]
     with subprocess.Popen(command, cwd=passengers, env=environment(PATH=path), stdout=subprocess.PIPE, text=True) as server:
