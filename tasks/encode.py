@@ -38,12 +38,12 @@ def encode(recipe: Recipe, dataset: Dataset, prepared: Path, out: Path, base: Pa
     Raises ConfigError, or DataError for a row that cannot be encoded.
     """
     names = list(dataset.features)
-    training = Split.open(prepared, "train")
     pretrained = Pretrained.of(recipe.model, recipe.origin.below("model"))
     tokenizer = pretrained.tokenizer if pretrained else base / TOKENIZER if base and (base / TOKENIZER).is_file() else None
     transform = fit_transform(
         dataset.features,
-        lambda: training.chunks(names),
+        # Opened for each pass: what a closed one had read no longer counts as this process's memory.
+        lambda: Split.open(prepared, "train").chunks(names),
         recipe.transform,
         out,
         recipe.origin.below("transform"),

@@ -89,7 +89,7 @@ class Encoded:
 
     def split(self, name: SplitName) -> EncodedSplit:
         arrays: Arrays = {stored: self._array(name, stored) for stored in self.transform.stored}
-        return EncodedSplit(self.transform, arrays, np.array(self._map(name, _TARGETS)), np.array(self._map(name, _EXAMPLES)))
+        return EncodedSplit(self.transform, arrays, np.array(self._map(name, _TARGETS)), self._map(name, _EXAMPLES))
 
     def write(self, split: SplitName, chunks: Iterable[Arrays], targets: npt.NDArray[np.int64], examples: npt.NDArray[np.uint64]) -> None:
         """Write a split from encoded chunks, with the target and the digest of each of their rows."""

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 
+from tasks.core import metrics
 from tasks.core.metrics import Probabilities, Scored, Targets, bootstrap, drop, paired_difference, score
 from tasks.core.recipe import METRICS
 
@@ -125,3 +126,21 @@ def test_a_drop_is_positive_for_worse_and_exact_at_a_limit() -> None:
     assert drop("accuracy", 0.96, 0.97) == 0.01
     assert drop("accuracy", 0.97, 0.96) == -0.01
     assert drop("log_loss", 0.97, 0.96) == 0.01
+
+
+@pytest.mark.parametrize("metric", METRICS["classification"])
+def test_many_rows_have_the_intervals_that_drawing_each_of_them_gives(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    new, old = (Scored(rows(seed, 9000)[0], rows(1, 9000)[1]) for seed in (1, 2))
+    by_row = bootstrap(new, 600)[metric], paired_difference(new, old, metric, 600)
+    monkeypatch.setattr(metrics, "BLOCKS", 2000)
+    for found, expected in zip((bootstrap(new, 600)[metric], paired_difference(new, old, metric, 600)), by_row, strict=True):
+        width = expected.high - expected.low
+        assert found.value == expected.value
+        assert (found.low, found.high) != (expected.low, expected.high)
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.15 * width)
+
+
+def test_a_model_on_many_rows_does_not_differ_from_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "BLOCKS", 100)
+    found = paired_difference(Scored(*rows(3, 500)), Scored(*rows(3, 500)), "macro_f1", 100)
+    assert (found.low, found.value, found.high) == (0, 0, 0)

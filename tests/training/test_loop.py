@@ -13,6 +13,7 @@ from tasks.core.errors import MaasflowError
 from tasks.core.metrics import score
 from tasks.core.predictor import probabilities
 from tasks.core.recipe import Training
+from tasks.core.transforms import Arrays
 from tasks.training.classification import Classification
 from tasks.training.device import accelerator
 from tasks.training.loop import WEIGHTS, Epoch, Loop
@@ -91,7 +92,8 @@ def test_balanced_class_weights_are_scikit_learns(make_loop: MakeLoop, encoded: 
 
 
 def few(split: EncodedSplit, rows: np.ndarray[Any, Any]) -> EncodedSplit:
-    return EncodedSplit(split.transform, {"x": split.tensors(rows)["x"]}, split.targets[rows], split.examples[rows])
+    arrays: Arrays = {name: array[rows] for name, array in split.arrays.items() if isinstance(array, np.ndarray)}
+    return EncodedSplit(split.transform, arrays, split.targets[rows], split.examples[rows])
 
 
 def test_clipping_bounds_a_step(make_loop: MakeLoop) -> None:

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,9 @@ from tasks.core.errors import InputError, did_you_mean
 from tasks.core.transforms.fitted import Arrays, Chunks, Columns, Fitted, Tensors, TensorSpec, missing
 
 _LARGEST = float(np.finfo(np.float32).max)
+_NUMBERS, _SLOTS = "numbers", "slots"
+_SMALL = 2**16
+"""Slots that a uint16 tells apart."""
 
 
 class NumberColumn(Config):
@@ -34,7 +38,12 @@ class CategoryColumn(Config):
 
 
 class TableTransform(Fitted):
-    """Number and category columns to `x`: float32 [batch, features], numbers standardised, categories one-hot."""
+    """Number and category columns to `x`: float32 [batch, features], numbers standardised, categories one-hot.
+
+    Encoded, a category is the one slot of `x` that it sets, so that thousands of values take no more room than two.
+    """
+
+    stored: ClassVar[tuple[str, ...]] = (_NUMBERS, _SLOTS)
 
     kind: Literal["table"] = "table"
     numbers: tuple[NumberColumn, ...]
@@ -62,8 +71,7 @@ class TableTransform(Fitted):
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
-        width = sum(1 + number.nullable for number in self.numbers) + sum(len(category.values) + 1 for category in self.categories)
-        return (TensorSpec(name="x", dtype="FP32", shape=(width,)),)
+        return (TensorSpec(name="x", dtype="FP32", shape=(self._width,)),)
 
     def columns(self, instances: Sequence[Any]) -> Columns:
         """Rows as objects, as columns. A key left out counts as missing. Raises InputError for an unknown key."""
@@ -77,11 +85,14 @@ class TableTransform(Fitted):
         return {name: [item.get(name) for item in instances] for name in known}
 
     def encode(self, columns: Columns) -> Arrays:
-        """float32 [rows, features]. Raises InputError for a text where a number belongs, or a missing value that may not miss."""
+        """float32 [rows, numbers] and uint16 or int32 [rows, categories].
+
+        Raises InputError for a text where a number belongs, or a missing value that may not miss.
+        """
         rows = len(next(iter(columns.values())))
-        (spec,) = self.inputs
-        x = np.zeros((rows, *spec.shape), np.float32)
-        slot = 0
+        numbers = np.empty((rows, self._width - sum(map(_slots, self.categories))), np.float32)
+        slots = np.empty((rows, len(self.categories)), np.uint16 if self._width <= _SMALL else np.int32)
+        place = 0
         for number in self.numbers:
             values = _numbers(columns[number.column], number)
             gaps = np.isnan(values)
@@ -89,20 +100,39 @@ class TableTransform(Fitted):
                 scaled = np.where(gaps, 0.0, (values - number.mean) / number.std)
             for row in np.flatnonzero(np.abs(scaled) > _LARGEST).tolist():
                 raise InputError(f"item {row}: '{number.column}' is {values[row]:g}, too far from what the model was trained on")
-            x[:, slot] = scaled
-            slot += 1
+            numbers[:, place] = scaled
+            place += 1
             if number.nullable:
-                x[:, slot] = gaps
-                slot += 1
-        for category in self.categories:
-            x[np.arange(rows), slot + _codes(columns[category.column], category)] = 1.0
-            slot += len(category.values) + 1
-        return {"x": x}
+                numbers[:, place] = gaps
+                place += 1
+        for index, (category, slot_of) in enumerate(zip(self.categories, self._slot_of, strict=True)):
+            slots[:, index] = _slots_of(columns[category.column], category, slot_of, place + len(category.values))
+            place += _slots(category)
+        return {_NUMBERS: numbers, _SLOTS: slots}
 
     def tensors(self, encoded: Arrays) -> Tensors:
-        x = encoded["x"]
-        assert isinstance(x, np.ndarray)
+        numbers, slots = encoded[_NUMBERS], encoded[_SLOTS]
+        assert isinstance(numbers, np.ndarray)
+        assert isinstance(slots, np.ndarray)
+        if not self.categories:
+            return {"x": numbers}
+        x = np.zeros((len(numbers), self._width), np.float32)
+        x[:, : numbers.shape[1]] = numbers
+        x[np.arange(len(x))[:, None], slots] = 1.0
         return {"x": x}
+
+    @cached_property
+    def _width(self) -> int:
+        return sum(1 + number.nullable for number in self.numbers) + sum(map(_slots, self.categories))
+
+    @cached_property
+    def _slot_of(self) -> tuple[dict[str, int], ...]:
+        """For each category, the slot in `x` of each value."""
+        found, start = [], sum(1 + number.nullable for number in self.numbers)
+        for category in self.categories:
+            found.append({value: slot for slot, value in enumerate(category.values, start)})
+            start += _slots(category)
+        return tuple(found)
 
 
 @dataclass
@@ -132,20 +162,25 @@ class _Moments:
         return (math.sqrt(self.squares / self.count) if self.high > self.low else 0.0) or 1.0
 
 
-def _codes(values: Sequence[Any] | npt.NDArray[Any], category: CategoryColumn) -> npt.NDArray[np.int64]:
-    """Each value's place among those seen in training, the one after the last for any other. Raises InputError."""
-    place, unknown = {value: index for index, value in enumerate(category.values)}, len(category.values)
+def _slots(category: CategoryColumn) -> int:
+    return len(category.values) + 1
 
-    def code(row: int, value: Any) -> int:
+
+def _slots_of(
+    values: Sequence[Any] | npt.NDArray[Any], category: CategoryColumn, slot_of: Mapping[str, int], unknown: int
+) -> npt.NDArray[np.int64]:
+    """Each value's slot, `unknown` for one that was not seen in training. Raises InputError."""
+
+    def slot(row: int, value: Any) -> int:
         if isinstance(value, str):
-            return place.get(value, unknown)
+            return slot_of.get(value, unknown)
         if not missing(value):
-            return place.get(str(value), unknown)
+            return slot_of.get(str(value), unknown)
         if not category.nullable:
             raise InputError(f"item {row}: '{category.column}' is missing and may not be")
         return unknown
 
-    return np.fromiter((code(row, value) for row, value in enumerate(values)), np.int64, len(values))
+    return np.fromiter((slot(row, value) for row, value in enumerate(values)), np.int64, len(values))
 
 
 def _numbers(values: Sequence[Any] | npt.NDArray[Any], number: NumberColumn) -> npt.NDArray[np.float64]:

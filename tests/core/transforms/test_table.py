@@ -108,10 +108,27 @@ def test_categories_of_all_chunks_are_known() -> None:
 @given(st.lists(st.floats(-1e6, 1e6) | st.just(math.nan), min_size=1, max_size=20))
 def test_an_array_of_numbers_is_encoded_as_a_list_is(values: list[float]) -> None:
     transform = table({"age": NULLABLE_AGE}, age=[1.0, 2.0, 4.0])
-    quick, slow = (transform.encode({"age": column})["x"] for column in (np.array(values), values))
+    quick, slow = (transform.encode({"age": column})["numbers"] for column in (np.array(values), values))
     np.testing.assert_array_equal(quick, slow)
 
 
 def test_a_gap_in_an_array_that_may_have_none_is_named() -> None:
     with pytest.raises(InputError, match="item 1: 'age' is missing and may not be"):
         table({"age": AGE}, age=[1.0, 2.0]).encode({"age": np.array([1.0, math.nan])})
+
+
+@pytest.mark.parametrize(("values", "kind"), [(3, "uint16"), (70_000, "int32")])
+def test_a_category_takes_the_room_of_one_number_however_many_values_it_has(values: int, kind: str) -> None:
+    transform = table({"age": AGE, "city": CITY}, age=[1.0, 2.0], city=[f"v{value:06d}" for value in range(values)])
+    encoded = transform.encode(transform.columns([{"age": 1, "city": f"v{values - 1:06d}"}, {"age": 2, "city": "x"}]))
+    slots = encoded["slots"]
+    assert isinstance(slots, np.ndarray)
+    assert (slots.tolist(), slots.dtype.name) == ([[values], [values + 1]], kind)
+    x = transform.tensors(encoded)["x"]
+    assert (x.shape, x.dtype.name, x[:, 1:].nonzero()[1].tolist()) == ((2, values + 2), "float32", [values - 1, values])
+
+
+def test_categories_follow_the_numbers_in_their_order() -> None:
+    columns = {"city": CITY, "age": NULLABLE_AGE, "sex": CITY}
+    transform = table(columns, city=["b", "a"], age=[1.0, 3.0], sex=["f", "m"])
+    assert features(transform, {"age": 3, "city": "b", "sex": "?"}) == [[1, 0, 0, 1, 0, 0, 0, 1]]
