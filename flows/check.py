@@ -2,8 +2,8 @@
 
 from tasks.compression import COMPRESSORS
 from tasks.core.dataset import Dataset
-from tasks.core.pretrained import Pretrained
 from tasks.core.recipe import Recipe
+from tasks.encode import pretrained_tokenizer
 from tasks.gates import GATES
 from tasks.models import build_family
 
@@ -11,7 +11,7 @@ from tasks.models import build_family
 def check(recipe: Recipe, dataset: Dataset) -> None:
     """Build every component that the recipe names. Raises ConfigError, or UnreachableError for a pretrained model."""
     build_family(recipe.model, dataset.task, recipe.origin.below("model"))
-    Pretrained.of(recipe.model, recipe.origin.below("model"))
+    pretrained_tokenizer(recipe, dataset)
     for index, spec in enumerate(recipe.compression.compressors):
         COMPRESSORS.build(spec, recipe.origin.below("compression", "compressors", index))
     for index, spec in enumerate(recipe.gates):

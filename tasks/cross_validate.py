@@ -53,6 +53,12 @@ def cross_validate(
         raise recipe.origin.error(("evaluation", "folds"), "a running text cannot be cross-validated", "leave it out")
     rows = pa.concat_tables([Split.open(prepared, name).table for name in SPLITS])
     fold = assign_folds(rows, recipe.evaluation.folds, recipe.training.seed)
+    if (used := int(fold.max()) + 1) < recipe.evaluation.folds:
+        raise recipe.origin.error(
+            ("evaluation", "folds"),
+            f"{recipe.evaluation.folds} folds are more than the {used} different rows of any class",
+            f"set at most {used}",
+        )
     found: list[dict[str, float]] = []
     for number in range(recipe.evaluation.folds):
         done = out / f"fold-{number}.json"

@@ -6,7 +6,7 @@ from pathlib import Path
 from tasks.core.dataset import SPLITS, Dataset
 from tasks.core.encoded import Encoded
 from tasks.core.errors import DataError, InputError
-from tasks.core.pretrained import Pretrained
+from tasks.core.pretrained import KEY, Pretrained
 from tasks.core.recipe import Recipe
 from tasks.core.splits import Split
 from tasks.core.stages import StageResult
@@ -38,8 +38,7 @@ def encode(recipe: Recipe, dataset: Dataset, prepared: Path, out: Path, base: Pa
     Raises ConfigError, or DataError for a row that cannot be encoded.
     """
     names = list(dataset.features)
-    pretrained = Pretrained.of(recipe.model, recipe.origin.below("model"))
-    tokenizer = pretrained.tokenizer if pretrained else base / TOKENIZER if base and (base / TOKENIZER).is_file() else None
+    tokenizer = pretrained_tokenizer(recipe, dataset) or (base / TOKENIZER if base and (base / TOKENIZER).is_file() else None)
     transform = fit_transform(
         dataset.features,
         # Opened for each pass: what a closed one had read no longer counts as this process's memory.
@@ -57,6 +56,17 @@ def encode(recipe: Recipe, dataset: Dataset, prepared: Path, out: Path, base: Pa
         encoded.write(name, _encode(transform, split, names, recipe.dataset), split.targets, split.examples)
         rows[name] = len(split)
     return EncodeResult(transform=transform.kind, inputs=transform.inputs, rows=rows)
+
+
+def pretrained_tokenizer(recipe: Recipe, dataset: Dataset) -> Path | None:
+    """The tokenizer's file of the recipe's pretrained model, if it names one and the dataset has texts.
+
+    Raises ConfigError for a model that cannot be used, UnreachableError for one that cannot be fetched.
+    """
+    pretrained = Pretrained.of(recipe.model, recipe.origin.below("model"))
+    if pretrained is None or not any(column.type == "text" for column in dataset.features.values()):
+        return None
+    return pretrained.require_tokenizer(recipe.origin.below("model", KEY))
 
 
 def _encode(transform: Transform, split: Split, names: list[str], dataset: str) -> Iterator[Arrays]:

@@ -25,6 +25,7 @@ from tasks.core.stages import StageResult
 from tasks.encode import EncodeResult, encode
 from tasks.models import HEAD, Family, build_family
 from tasks.plan import Plan
+from tasks.training.augmentation import augmenter
 from tasks.training.classification import Classification
 from tasks.training.device import accelerator
 from tasks.training.language_modelling import LanguageModelling
@@ -129,9 +130,10 @@ def _prepare(module: nn.Module, recipe: Recipe) -> None:
 
 def _objective(recipe: Recipe, family: Family, encoded: Encoded, on: Accelerator) -> Objective:  # type: ignore[type-arg]
     training, validation = encoded.split("train"), encoded.split("validation")
+    augment = augmenter(recipe.training.augmentation, encoded.transform, recipe.origin.below("training"))
     if encoded.task == "language_modelling":
         return LanguageModelling(recipe.training, training, validation, on, family.state)
-    return Classification(recipe.training, training, validation, on)
+    return Classification(recipe.training, training, validation, on, augment)
 
 
 def train_together(plan: Plan) -> tuple[Path, Path]:

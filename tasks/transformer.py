@@ -60,7 +60,9 @@ def require_fit(family: Config, ids: TensorSpec, vocabulary: int, positions: int
     """Raises ConfigError where token ids or lengths go beyond what the embeddings of a pretrained model hold."""
     if ids.vocabulary and ids.vocabulary > vocabulary:
         raise family.origin.error(
-            (KEY,), f"its tokenizer has {ids.vocabulary:,} entries, its embeddings {vocabulary:,}: the tokenizer belongs to another model"
+            (KEY,),
+            f"its tokenizer has {ids.vocabulary:,} entries, its embeddings {vocabulary:,}: the tokenizer belongs to another model",
+            "fetch config.json, model.safetensors and tokenizer.json again, all from one model",
         )
     if positions and ids.longest and ids.longest > positions:
         raise family.origin.error(

@@ -108,10 +108,10 @@ class Scored:
         classes = self.probabilities.shape[1]
         gap, place = self.gaps
         return _Sums(
-            count=np.bincount(self.targets, w, classes),
-            hits=np.bincount(self.targets, w * self.correct, classes),
-            guesses=np.bincount(self.predicted, w, classes),
-            gaps=np.bincount(place, w * gap, self.bins),
+            count=_tally(self.targets, w, classes),
+            hits=_tally(self.targets, w * self.correct, classes),
+            guesses=_tally(self.predicted, w, classes),
+            gaps=_tally(place, w * gap, self.bins),
             loss=float((w * self.losses).sum()),
             total=float(w.sum()),
         ).metrics()
@@ -162,17 +162,18 @@ class _Blocks:
         classes = scored.probabilities.shape[1]
         gap, place = scored.gaps
 
-        def by_block(column: Targets, columns: int, values: Weights | None = None) -> Weights:
-            cells = np.bincount(block * columns + column, values, BLOCKS * columns)
-            return cells.reshape(BLOCKS, columns).astype(np.float64)
+        ones = np.ones(len(scored))
+
+        def by_block(column: Targets, columns: int, values: Weights = ones) -> Weights:
+            return _tally(block * columns + column, values, BLOCKS * columns).reshape(BLOCKS, columns)
 
         return cls(
             count=by_block(scored.targets, classes),
             hits=by_block(scored.targets, classes, scored.correct.astype(np.float64)),
             guesses=by_block(scored.predicted, classes),
             gaps=by_block(place, scored.bins, gap),
-            loss=np.bincount(block, scored.losses, BLOCKS),
-            total=np.bincount(block, minlength=BLOCKS).astype(np.float64),
+            loss=_tally(block, scored.losses, BLOCKS),
+            total=_tally(block, ones, BLOCKS),
         )
 
     def __len__(self) -> int:
@@ -188,6 +189,11 @@ class _Blocks:
             loss=float(w @ self.loss),
             total=float(w @ self.total),
         ).metrics()
+
+
+def _tally(places: Targets, weights: Weights, size: int) -> Weights:
+    """[size], the sum of the weights at each place."""
+    return np.asarray(np.bincount(places, weights, size), np.float64)
 
 
 def score(probabilities: Probabilities, targets: Targets, bins: int = 15) -> dict[str, float]:

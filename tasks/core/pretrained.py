@@ -54,6 +54,16 @@ class Pretrained:
         path = self.folder / TOKENIZER
         return path if path.is_file() else None
 
+    def require_tokenizer(self, origin: Origin) -> Path:
+        """Its tokenizer's file. Raises ConfigError where it has none: its embeddings mean nothing to the ids of another."""
+        if self.tokenizer is None:
+            raise origin.error(
+                (),
+                f"'{self.name}' ({self.folder}) has no {TOKENIZER}, without which its embeddings mean nothing",
+                "save the tokenizer beside the model: AutoTokenizer.from_pretrained(name, use_fast=True).save_pretrained(folder)",
+            )
+        return self.tokenizer
+
     @property
     def config(self) -> dict[str, Any]:
         values: dict[str, Any] = json.loads((self.folder / CONFIG).read_text(encoding="utf-8"))

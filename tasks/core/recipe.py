@@ -107,12 +107,18 @@ class Base(Config):
     """new: the last layer starts afresh, for other classes. keep: it goes on too; the classes must be the same."""
 
 
+def _folds(folds: int) -> int:
+    if folds == 1:
+        raise ValueError("one fold leaves no rows to train on: set 0, or 2 and more")
+    return folds
+
+
 class Evaluation(Config):
     """How the trained model is measured on the test split."""
 
     metric: Metric = "accuracy"
     """The headline metric: it leads the tables, and compression and the champion gate go by it. For a language model nats where not given."""
-    folds: Annotated[int, Field(ge=0, le=100)] = 0
+    folds: Annotated[int, Field(ge=0, le=100), AfterValidator(_folds)] = 0
     """Also cross-validate: train anew so many times, each time measured on another part of all rows. 0 does not."""
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     """Resamples for the 95 % intervals."""

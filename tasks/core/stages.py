@@ -131,7 +131,12 @@ class StageStore:
                 shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True, exist_ok=True)
             start = time.perf_counter()
-            found = work(partial)
+            try:
+                found = work(partial)
+            except BaseException:
+                if not resumable or not any(partial.iterdir()):
+                    shutil.rmtree(partial, ignore_errors=True)
+                raise
             seconds = time.perf_counter() - start
             write_text(partial / RECORD, json.dumps({"result": found.model_dump(mode="json"), "seconds": seconds}, indent=1))
             replace_folder(partial, folder)

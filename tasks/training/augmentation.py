@@ -12,13 +12,14 @@ from tasks.core.recipe import Augmentation
 from tasks.core.transforms import ImageTransform, TextTransform, Transform
 
 Inputs = dict[str, Tensor]
+Augment = Callable[[Inputs], Inputs]
 
 _IMAGE, _TEXT = ("flip", "shift", "rotation"), ("word_dropout", "span_mask")
 _SPAN = 3
 """Mean length of a hidden run of tokens."""
 
 
-def augmenter(options: Augmentation, transform: Transform, origin: Origin | None = None) -> Callable[[Inputs], Inputs] | None:
+def augmenter(options: Augmentation, transform: Transform, origin: Origin | None = None) -> Augment | None:
     """What changes a batch of the transform's tensors; None where nothing is to change. Raises ConfigError for another kind of data."""
     wanted = [name for name in (*_IMAGE, *_TEXT) if getattr(options, name)]
     taken = _IMAGE if isinstance(transform, ImageTransform) else _TEXT if isinstance(transform, TextTransform) and transform.length else ()

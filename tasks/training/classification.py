@@ -14,7 +14,7 @@ from tasks.core.encoded import EncodedSplit
 from tasks.core.errors import MaasflowError
 from tasks.core.recipe import Training
 from tasks.core.scoring import scored_rows
-from tasks.training.augmentation import augmenter
+from tasks.training.augmentation import Augment
 from tasks.training.batches import Batches, Rows
 from tasks.training.forward import as_tensors, run_module
 
@@ -22,10 +22,12 @@ from tasks.training.forward import as_tensors, run_module
 class Classification:
     """The objective of a dataset with labels. A batch is its row numbers."""
 
-    def __init__(self, training: Training, train: EncodedSplit, validation: EncodedSplit, accelerator: Accelerator) -> None:
+    def __init__(
+        self, training: Training, train: EncodedSplit, validation: EncodedSplit, accelerator: Accelerator, augment: Augment | None = None
+    ) -> None:
         self.training, self.train, self.validation, self.accelerator = training, train, validation, accelerator
         self._batches = Batches(train, training)
-        self._augment = augmenter(training.augmentation, train.transform, training.origin)
+        self._augment = augment
         self._class_weights = (
             _class_weights(train.targets[self._batches.rows], accelerator.device) if training.balance == "weights" else None
         )

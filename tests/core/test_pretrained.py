@@ -132,3 +132,12 @@ def test_a_hub_that_cannot_be_asked_is_told_with_the_ways_out(monkeypatch: pytes
         Pretrained.find("owner/no-such-model", Origin().below("model", "pretrained"))
     assert caught.value.what.startswith("model.pretrained: the hub's model 'owner/no-such-model' cannot be fetched: ")
     assert f"set {MIRROR} to a folder with models/no-such-model/" in caught.value.do
+
+
+def test_a_model_for_texts_without_its_tokenizer_is_refused(make_folder: MakeFolder) -> None:
+    make_folder("models/mine", *WHOLE[:2])
+    with pytest.raises(ConfigError) as caught:
+        Pretrained.find("models/mine").require_tokenizer(Origin().below("model", "pretrained"))
+    assert caught.value.what.startswith("model.pretrained: 'models/mine' (")
+    assert "has no tokenizer.json, without which its embeddings mean nothing" in caught.value.what
+    assert "save_pretrained(folder)" in caught.value.do

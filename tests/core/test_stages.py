@@ -120,6 +120,17 @@ def test_what_failed_is_not_done_and_only_a_resumable_stage_finds_its_remains(st
     assert not store.run("train", "k", Found, resume, resumable=resumable).cached
 
 
+def refuse(_: Path) -> Found:
+    raise RuntimeError
+
+
+@pytest.mark.parametrize("resumable", [True, False])
+def test_what_failed_before_it_wrote_anything_leaves_no_folder(store: StageStore, resumable: bool) -> None:
+    with pytest.raises(RuntimeError):
+        store.run("train", "k", Found, refuse, resumable=resumable)
+    assert not store.partial("train", "k").exists()
+
+
 def test_killed_at_work_it_is_not_done_and_resumes(store: StageStore) -> None:
     process = start(store, "(folder / 'checkpoint').write_text('step 3'); say('working'); time.sleep(60)")
     wait_for(process, "working")

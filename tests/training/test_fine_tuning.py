@@ -75,6 +75,17 @@ def test_a_family_that_cannot_checkpoint_its_gradients_says_so(images: Encoded, 
         trained(tmp_path / "out", images, training={"gradient_checkpointing": True})
 
 
+def test_an_augmentation_for_other_data_is_told_with_its_key(images: Encoded, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^training\.augmentation\.word_dropout: 'word_dropout' does not fit"):
+        trained(tmp_path / "out", images, training={"augmentation": {"word_dropout": 0.1}})
+
+
+def test_a_language_models_training_takes_no_augmentation(tmp_path: Path) -> None:
+    running = encode_tiny(tmp_path, "running", transform={"tokenizer": "characters"})
+    with pytest.raises(ConfigError, match=r"^training\.augmentation\.word_dropout: 'word_dropout' does not fit"):
+        trained(tmp_path / "out", running, model={"family": "lstm_lm", "hidden": 8}, training={"augmentation": {"word_dropout": 0.1}})
+
+
 @pytest.mark.parametrize(("instructions", "expected"), [(("avx2",), "fp32"), (("avx2", "avx512_bf16"), "bf16"), (("amx_bf16",), "bf16")])
 def test_auto_is_the_precision_that_the_processor_multiplies_in(
     instructions: tuple[str, ...], expected: str, monkeypatch: pytest.MonkeyPatch
