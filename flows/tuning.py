@@ -17,6 +17,7 @@ from flows import steps
 from flows.check import check
 from flows.environment import quiet_libraries
 from flows.job import Base, Job
+from flows.step import step
 from flows.training import ended, trained_base
 from flows.tune import TuneJob
 from tasks.core.bundle import DatasetVersion
@@ -188,7 +189,7 @@ def _train(trials: Trials, proposal: Proposal, run: Run) -> TrainResult:
     return done.result
 
 
-@steps.step(timeout=72 * _HOURS)
+@step(timeout=72 * _HOURS)
 def trial(
     job: Job, version: DatasetVersion, encoded: Done[EncodeResult], base: Base | None, report: Callable[[Epoch], None]
 ) -> Done[TrainResult] | Pruned | MaasflowError:
