@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).parents[1]
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As for a job in the background. The commands that tests interrupt would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # No deadline, because a busy machine is no failure; and nothing is remembered in the repository.
 settings.register_profile("maasflow", database=None, deadline=None)
 settings.load_profile("maasflow")

@@ -78,7 +78,7 @@ def test_shakespeare_is_the_whole_text_in_order(workspace: Workspace, mirror: Pa
         ("hotel-zh", 7765, {"empty": 1}),
         ("titanic", 891, {}),
         ("sst2", 7783, {"duplicate": 9}),
-        ("imdb", 49_582, {"duplicate": 295, "also_held_out": 123}),
+        ("imdb", 49_877, {"also_held_out": 123}),
     ],
 )
 @pytest.mark.usefixtures("mirror")
