@@ -72,6 +72,14 @@ def require_fit(family: Config, ids: TensorSpec, vocabulary: int, positions: int
         )
 
 
+def require_division(family: Config, hidden: int, heads: int) -> None:
+    """Raises ConfigError where features cannot be shared out equally among attention heads."""
+    if hidden % heads:
+        raise family.origin.error(
+            ("hidden",), f"{hidden} features do not divide into {heads} heads", f"set hidden to a multiple of {heads}"
+        )
+
+
 def new_module(config: PretrainedConfig) -> Any:
     """The model that a configuration describes, newly initialised."""
     model: Any = AutoModel

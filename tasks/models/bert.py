@@ -8,7 +8,7 @@ from transformers import BertConfig
 
 from tasks.core.transforms import TensorSpec
 from tasks.models import Attention, Family, text_inputs
-from tasks.transformer import new_module, pretrained_config, pretrained_module, require_fit
+from tasks.transformer import new_module, pretrained_config, pretrained_module, require_division, require_fit
 
 _OFFSETS: Final = {"bert": 0, "electra": 0, "distilbert": 0, "roberta": 2, "xlm-roberta": 2, "camembert": 2, "mpnet": 2}
 """The encoders that are taken, and how many rows of the position table each leaves unused."""
@@ -49,8 +49,7 @@ class Bert(Family):
                 if hasattr(config, key):
                     setattr(config, key, self.dropout)
             return pretrained_module(self, self.pretrained, config)
-        if self.hidden % self.heads:
-            raise self.origin.error(("hidden",), f"{self.hidden} features do not divide into {self.heads} heads")
+        require_division(self, self.hidden, self.heads)
         assert ids.vocabulary
         assert ids.longest
         return new_module(

@@ -9,7 +9,7 @@ from transformers import GPT2Config
 
 from tasks.core.transforms import TensorSpec
 from tasks.models import Attention, Family, text_inputs
-from tasks.transformer import new_module, pretrained_config, pretrained_module, require_fit
+from tasks.transformer import new_module, pretrained_config, pretrained_module, require_division, require_fit
 
 _GELU = "gelu_pytorch_tanh"
 """GPT-2's own activation, as one operation instead of eight."""
@@ -45,8 +45,7 @@ class GPT2(Family):
                 config.activation_function = _GELU
             require_fit(self, ids, config.vocab_size, config.n_positions)
             return pretrained_module(self, self.pretrained, config)
-        if self.hidden % self.heads:
-            raise self.origin.error(("hidden",), f"{self.hidden} features do not divide into {self.heads} heads")
+        require_division(self, self.hidden, self.heads)
         assert ids.vocabulary
         assert ids.longest
         return new_module(
