@@ -25,6 +25,7 @@ from tasks.core.stages import StageResult
 from tasks.encode import EncodeResult, encode
 from tasks.models import HEAD, Family, build_family
 from tasks.plan import Plan
+from tasks.training.adversary import Adversary
 from tasks.training.augmentation import augmenter
 from tasks.training.classification import Classification
 from tasks.training.device import accelerator
@@ -67,7 +68,7 @@ def train(
         start_from(module, recipe.base, load_file(base / WEIGHTS), recipe)
     _prepare(module, recipe)
     on = accelerator(recipe.training)
-    loop = Loop(module, recipe.training, _objective(recipe, family, encoded, on), on, out)
+    loop = Loop(module, recipe.training, _objective(recipe, family, module, encoded, on), on, out)
     history = loop.run(report)
     if on.is_main_process:
         loop.checkpoint.path.unlink(missing_ok=True)
@@ -128,12 +129,24 @@ def _prepare(module: nn.Module, recipe: Recipe) -> None:
         able[0].activation_checkpointing_enable()
 
 
-def _objective(recipe: Recipe, family: Family, encoded: Encoded, on: Accelerator) -> Objective:  # type: ignore[type-arg]
+def _objective(recipe: Recipe, family: Family, module: nn.Module, encoded: Encoded, on: Accelerator) -> Objective:  # type: ignore[type-arg]
     training, validation = encoded.split("train"), encoded.split("validation")
     augment = augmenter(recipe.training.augmentation, encoded.transform, recipe.origin.below("training"))
+    adversary = _adversary(recipe, family, module)
     if encoded.task == "language_modelling":
         return LanguageModelling(recipe.training, training, validation, on, family.state)
-    return Classification(recipe.training, training, validation, on, augment)
+    return Classification(recipe.training, training, validation, on, augment, adversary)
+
+
+def _adversary(recipe: Recipe, family: Family, module: nn.Module) -> Adversary | None:
+    if not recipe.training.adversarial:
+        return None
+    embedding = family.token_embedding(module)
+    if embedding is None:
+        raise recipe.origin.error(
+            ("training", "adversarial"), f"the family '{recipe.model['family']}' cannot do it", "leave it out: bert, gpt2 and text_pool can"
+        )
+    return Adversary(embedding, recipe.training.adversarial)
 
 
 def train_together(plan: Plan) -> tuple[Path, Path]:

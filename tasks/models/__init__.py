@@ -50,6 +50,10 @@ class Family(Config):
         """What there is to fuse in the exported module."""
         return None
 
+    def token_embedding(self, module: "nn.Module") -> "nn.Module | None":  # noqa: ARG002 - most families have none
+        """What turns token ids [batch, length] into embeddings [batch, length, width] in the module."""
+        return None
+
     def _refuse(self, inputs: tuple[TensorSpec, ...], family: str, wanted: str) -> ConfigError:
         found = ", ".join(f"{spec.name} ({spec.dtype})" for spec in inputs)
         return self.origin.error((), f"the family '{family}' takes {wanted}, the dataset's transform gives {found}")

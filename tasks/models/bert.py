@@ -41,6 +41,11 @@ class Bert(Family):
             return None
         return Attention("bert", config.num_hidden_layers, config.num_attention_heads, config.hidden_size)
 
+    def token_embedding(self, module: nn.Module) -> nn.Module:
+        assert isinstance(module, _Bert)
+        found: nn.Module = module.encoder.get_input_embeddings()
+        return found
+
     def _encoder(self, ids: TensorSpec) -> Any:
         if self.pretrained:
             config = pretrained_config(self, self.pretrained, _OFFSETS, ("hidden", "layers", "heads"))

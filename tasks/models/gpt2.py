@@ -37,6 +37,11 @@ class GPT2(Family):
         config: Any = module.transformer.config
         return Attention("gpt2", config.n_layer, config.n_head, config.n_embd)
 
+    def token_embedding(self, module: nn.Module) -> nn.Module:
+        assert isinstance(module, _GPT2)
+        found: nn.Module = module.transformer.get_input_embeddings()
+        return found
+
     def _transformer(self, ids: TensorSpec) -> Any:
         if self.pretrained:
             changes = {"resid_pdrop": self.dropout, "embd_pdrop": self.dropout, "attn_pdrop": 0.0, "use_cache": False}

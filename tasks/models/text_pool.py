@@ -32,6 +32,10 @@ class TextPool(Family):
         assert inputs[0].vocabulary
         return _TextPool(inputs[0].vocabulary, self, outputs)
 
+    def token_embedding(self, module: nn.Module) -> nn.Module:
+        assert isinstance(module, _TextPool)
+        return module.embedding
+
 
 class _TextPool(nn.Module):
     def __init__(self, vocabulary: int, options: TextPool, outputs: int) -> None:

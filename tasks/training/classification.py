@@ -1,5 +1,6 @@
 """Training a classifier: cross-entropy over rows."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from tasks.core.encoded import EncodedSplit
 from tasks.core.errors import MaasflowError
 from tasks.core.recipe import Training
 from tasks.core.scoring import scored_rows
+from tasks.training.adversary import Adversary
 from tasks.training.augmentation import Augment
 from tasks.training.batches import Batches, Rows
 from tasks.training.forward import as_tensors, run_module
@@ -23,11 +25,17 @@ class Classification:
     """The objective of a dataset with labels. A batch is its row numbers."""
 
     def __init__(
-        self, training: Training, train: EncodedSplit, validation: EncodedSplit, accelerator: Accelerator, augment: Augment | None = None
+        self,
+        training: Training,
+        train: EncodedSplit,
+        validation: EncodedSplit,
+        accelerator: Accelerator,
+        augment: Augment | None = None,
+        adversary: Adversary | None = None,
     ) -> None:
         self.training, self.train, self.validation, self.accelerator = training, train, validation, accelerator
         self._batches = Batches(train, training)
-        self._augment = augment
+        self._augment, self._adversary = augment, adversary
         self._class_weights = (
             _class_weights(train.targets[self._batches.rows], accelerator.device) if training.balance == "weights" else None
         )
@@ -48,16 +56,23 @@ class Classification:
     def inputs(self, batch: Rows, places: Any) -> dict[str, Tensor]:
         return as_tensors(self.train.tensors(batch[places]), self.accelerator.device)
 
-    def loss(self, module: nn.Module, batch: Rows, places: Any) -> Tensor:
+    def losses(self, module: nn.Module, batch: Rows, places: Any) -> Iterator[Tensor]:
         inputs = self.inputs(batch, places)
         if self._augment:
             inputs = self._augment(inputs)
         targets = torch.from_numpy(self.train.targets[batch[places]]).to(self.accelerator.device)
-        with self.accelerator.autocast():
-            logits = module(**inputs)
-        return functional.cross_entropy(
-            logits.float(), targets, self._class_weights, reduction="sum", label_smoothing=self.training.label_smoothing
-        )
+
+        def loss() -> Tensor:
+            with self.accelerator.autocast():
+                logits = module(**inputs)
+            return functional.cross_entropy(
+                logits.float(), targets, self._class_weights, reduction="sum", label_smoothing=self.training.label_smoothing
+            )
+
+        if self._adversary:
+            yield from self._adversary.losses(loss)
+        else:
+            yield loss()
 
     def step_done(self) -> None:
         return

@@ -1,5 +1,6 @@
 """Training a language model: the next token, along a text that is read in parallel lanes."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,13 +74,13 @@ class LanguageModelling:
             state = {name: tensor[places] for name, tensor in self._carried.items()}
         return as_tensors({"input_ids": ids.astype(np.int64)}, self.accelerator.device) | state
 
-    def loss(self, module: nn.Module, batch: Window, places: Any) -> Tensor:
+    def losses(self, module: nn.Module, batch: Window, places: Any) -> Iterator[Tensor]:
         following = self._tokens[batch.lanes[places][:, None] + np.arange(1, self.training.window + 1)].astype(np.int64)
         with self.accelerator.autocast():
             logits, *state = module(**self.inputs(batch, places))
         self._keep(state, places)
         targets = torch.from_numpy(following).to(self.accelerator.device)
-        return functional.cross_entropy(
+        yield functional.cross_entropy(
             logits.float().flatten(0, 1), targets.flatten(), reduction="sum", label_smoothing=self.training.label_smoothing
         )
 

@@ -172,11 +172,12 @@ class Loop:
         for start in range(0, len(places), size):
             last = start + size >= len(places)
             with nullcontext() if last else self.accelerator.no_sync(self.module):
-                loss = self.objective.loss(self.module, batch, places[start : start + size]) / weight
-                value += loss.detach()
-                if last and self.penalised:
-                    loss = loss + self.training.l1 * torch.stack([p.abs().sum() for p in self.penalised]).sum()
-                self.accelerator.backward(loss)
+                for number, summand in enumerate(self.objective.losses(self.module, batch, places[start : start + size])):
+                    loss = summand / weight
+                    value += loss.detach()
+                    if last and number == 0 and self.penalised:
+                        loss = loss + self.training.l1 * torch.stack([p.abs().sum() for p in self.penalised]).sum()
+                    self.accelerator.backward(loss)
         found: Tensor = self.accelerator.reduce(value, "mean")
         if self.training.clip_norm:
             self.accelerator.clip_grad_norm_(self.module.parameters(), self.training.clip_norm)

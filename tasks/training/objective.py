@@ -1,5 +1,6 @@
 """What a training minimises, and by what it is judged."""
 
+from collections.abc import Iterator
 from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
@@ -31,8 +32,8 @@ class Objective(Protocol[BatchT]):
         """What the module is called with for some places."""
         ...
 
-    def loss(self, module: nn.Module, batch: BatchT, places: Any) -> Tensor:
-        """The summed loss of some places."""
+    def losses(self, module: nn.Module, batch: BatchT, places: Any) -> Iterator[Tensor]:
+        """The summed loss of some places, in summands: each is taken back through the module before the next is asked for."""
         ...
 
     def step_done(self) -> None:
