@@ -1,6 +1,6 @@
 """Everything that can be wrong with a recipe's components, found before anything is trained."""
 
-from tasks.compression import COMPRESSORS
+from tasks.compression.chain import chains
 from tasks.core.dataset import Dataset
 from tasks.core.recipe import Recipe
 from tasks.encode import pretrained_tokenizer
@@ -12,7 +12,6 @@ def check(recipe: Recipe, dataset: Dataset) -> None:
     """Build every component that the recipe names. Raises ConfigError, or UnreachableError for a pretrained model."""
     build_family(recipe.model, dataset.task, recipe.origin.below("model"))
     pretrained_tokenizer(recipe, dataset)
-    for index, spec in enumerate(recipe.compression.compressors):
-        COMPRESSORS.build(spec, recipe.origin.below("compression", "compressors", index))
+    chains(recipe)
     for index, spec in enumerate(recipe.gates):
         GATES.build(spec, recipe.origin.below("gates", index))

@@ -9,7 +9,8 @@ from typing import Final
 import numpy as np
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from tasks.compression import COMPRESSORS, Compressor, weights_beside
+from tasks.compression import Subject, remove_model, weights_beside
+from tasks.compression.chain import chains
 from tasks.compression.measure import open_variants, time_variants
 from tasks.core.bundle import Bundle, Manifest, Measurements, Variant, describe_variant
 from tasks.core.config import Config
@@ -81,7 +82,7 @@ def compress(recipe: Recipe, encoded: Encoded, exported: Path, out: Path) -> Com
     external = {name for variant in source.manifest.variants for name in variant.external}
     for file in source.manifest.files:
         (shutil.copyfile if file in external else link_file)(source.folder / file, folder / file)
-    scores, failed = make_variants(recipe, source.manifest, encoded, folder / "variants")
+    scores, failed = make_variants(Subject(recipe, encoded), source.manifest, folder / "variants")
     variants = measure(recipe, source.manifest, encoded, folder, scores)
     candidates = tuple(_candidate(recipe, variant, variants[0]) for variant in variants)
     chosen = choose(recipe, candidates)
@@ -92,27 +93,27 @@ def compress(recipe: Recipe, encoded: Encoded, exported: Path, out: Path) -> Com
     return CompressResult(chosen=chosen, candidates=candidates, failed=failed)
 
 
-def make_variants(recipe: Recipe, manifest: Manifest, encoded: Encoded, variants: Path) -> tuple[dict[str, SplitScores], dict[str, str]]:
-    """Write each compressor's variant beside fp32; the answers of all that have one for every row, and why each of the rest does not."""
-    scores, failed = {"fp32": _answers(variants / "fp32.onnx", recipe, manifest, encoded)}, {}
+def make_variants(subject: Subject, manifest: Manifest, variants: Path) -> tuple[dict[str, SplitScores], dict[str, str]]:
+    """Write each chain's variant beside fp32; the answers of all that have one for every row, and why each of the rest does not."""
+    scores, failed = {"fp32": _answers(variants / "fp32.onnx", subject, manifest)}, {}
     prepared = variants / "prepared.onnx"
-    for name, compressor in _compressors(recipe).items():
-        path = variants / f"{name}.onnx"
-        if manifest.task not in compressor.tasks:
-            failed[name] = f"it is not for {manifest.task.replace('_', ' ')}"
+    for chain in chains(subject.recipe):
+        path = variants / f"{chain.name}.onnx"
+        if reason := chain.unfit(subject):
+            failed[chain.name] = f"not applicable here: {reason}"
             continue
         try:
             if not prepared.exists():
                 _prepare(variants / "fp32.onnx", prepared)
-            compressor.compress(prepared, path, encoded.split("train"))
-            scores[name] = _answers(path, recipe, manifest, encoded)
+            chain.compress(prepared, path, subject)
+            scores[chain.name] = _answers(path, subject, manifest)
         except OSError:
             raise
         except Exception as error:  # noqa: BLE001 - a compressor may fail in any way, and the others still count
-            failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-            _remove(path)
-            _log.warning("%s could not be made: %s", name, failed[name])
-    _remove(prepared)
+            failed[chain.name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+            remove_model(path)
+            _log.warning("%s could not be made: %s", chain.name, failed[chain.name])
+    remove_model(prepared)
     return scores, failed
 
 
@@ -131,13 +132,9 @@ def _prepare(source: Path, target: Path) -> None:
     )
 
 
-def _remove(model: Path) -> None:
-    for file in (model, weights_beside(model)):
-        file.unlink(missing_ok=True)
-
-
-def _answers(path: Path, recipe: Recipe, manifest: Manifest, encoded: Encoded) -> SplitScores:
+def _answers(path: Path, subject: Subject, manifest: Manifest) -> SplitScores:
     """A variant on the validation and the test split. Raises MaasflowError where an answer is not finite."""
+    recipe, encoded = subject.recipe, subject.encoded
     run = run_session(open_session(path, recipe.serving.threads))
     found = {name: score_split(run, encoded.split(name), manifest.state_inputs, recipe.evaluation.calibration_bins) for name in _MEASURED}
     for split, scores in found.items():
@@ -216,15 +213,3 @@ def _candidate(recipe: Recipe, variant: Variant, fp32: Variant) -> Candidate:
         agreement=found.agreement,
         misses=tuple(f"{what} {value:.4g} is over {limit:g}" for limit, value, what in checks if limit is not None and not value <= limit),
     )
-
-
-def _compressors(recipe: Recipe) -> dict[str, Compressor]:
-    """The recipe's compressors by variant name: the kind, numbered where one kind is used more than once."""
-    found: dict[str, Compressor] = {}
-    for index, spec in enumerate(recipe.compression.compressors):
-        compressor = COMPRESSORS.build(spec, recipe.origin.below("compression", "compressors", index))
-        name = str(spec["kind"])
-        while name in found:
-            name = f"{spec['kind']}-{index + 1}"
-        found[name] = compressor
-    return found

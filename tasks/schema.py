@@ -39,7 +39,9 @@ def schema(noun: Noun) -> Schema:
         root["properties"]["transform"] = _either(ImageOptions, TextOptions, definitions=definitions)
         root["properties"]["model"] = _one_of(MODELS, definitions)
         root["properties"]["gates"]["items"] = _one_of(GATES, definitions)
-        definitions["recipe.Compression"]["properties"]["compressors"]["items"] = _one_of(COMPRESSORS, definitions)
+        compressor = _one_of(COMPRESSORS, definitions)
+        chain = {"type": "array", "items": compressor, "minItems": 1}
+        definitions["recipe.Compression"]["properties"]["compressors"]["items"] = {"anyOf": [compressor, chain]}
     else:
         root = _config(Dataset, "dataset", definitions)
         root["properties"]["source"] = _one_of(SOURCES, definitions)

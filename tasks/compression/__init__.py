@@ -2,32 +2,64 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
 from tasks.core.catalog import Catalog
 from tasks.core.config import Config
 from tasks.core.dataset import Task
-from tasks.core.encoded import EncodedSplit
+from tasks.core.encoded import Encoded, EncodedSplit
+from tasks.core.machine import Machine, this_machine
+from tasks.core.recipe import Recipe
 from tasks.core.transforms import Tensors
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is compressed, beside its fp32 file: the recipe that it was trained by, and its rows."""
+
+    recipe: Recipe
+    encoded: Encoded
+    machine: Machine = field(default_factory=this_machine)
+
+    @property
+    def family(self) -> str:
+        return str(self.recipe.model["family"])
+
+    @property
+    def task(self) -> Task:
+        return self.encoded.task
+
+    @cached_property
+    def train(self) -> EncodedSplit:
+        """Training rows, to calibrate on. The other splits are for measuring."""
+        return self.encoded.split("train")
 
 
 class Compressor(Config):
     """Options of one way to compress, and how to do it."""
 
-    tasks: ClassVar[tuple[Task, ...]] = ("classification", "language_modelling")
-    """What it can compress models for."""
+    def unfit(self, subject: Subject) -> str | None:  # noqa: ARG002 - most fit all
+        """Why it makes no sense for such a model or on such a machine, as in "there is no CUDA device"; None where it does."""
+        return None
 
     @abstractmethod
-    def compress(self, source: Path, target: Path, calibration: EncodedSplit) -> None:
-        """Write a smaller form of the fp32 file `source` to `target`; `calibration` holds training rows."""
+    def compress(self, source: Path, target: Path, subject: Subject) -> None:
+        """Write a smaller form of the file `source` to `target`."""
 
 
 def weights_beside(model: Path) -> Path:
     """The file beside an ONNX one, which holds at most 2 GiB, for the weights of a larger model."""
     return model.with_name(f"{model.name}.data")
+
+
+def remove_model(model: Path) -> None:
+    """Remove an ONNX file, and its weights beside it."""
+    for file in (model, weights_beside(model)):
+        file.unlink(missing_ok=True)
 
 
 def calibration_batches(rows: EncodedSplit, count: int, size: int = 32) -> Iterator[Tensors]:

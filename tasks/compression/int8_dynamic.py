@@ -5,8 +5,7 @@ from pathlib import Path
 from onnx import TensorProto
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from tasks.compression import Compressor, weights_beside
-from tasks.core.encoded import EncodedSplit
+from tasks.compression import Compressor, Subject, weights_beside
 
 
 class Int8Dynamic(Compressor):
@@ -14,7 +13,7 @@ class Int8Dynamic(Compressor):
 
     per_channel: bool = True
 
-    def compress(self, source: Path, target: Path, calibration: EncodedSplit) -> None:  # noqa: ARG002 - dynamic
+    def compress(self, source: Path, target: Path, subject: Subject) -> None:  # noqa: ARG002 - dynamic
         quantize_dynamic(
             source,
             target,

@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from onnx import TensorProto
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from pydantic import Field
 
-from tasks.compression import Compressor, calibration_batches, weights_beside
-from tasks.core.dataset import Task
-from tasks.core.encoded import EncodedSplit
+from tasks.compression import Compressor, Subject, calibration_batches, weights_beside
 from tasks.core.transforms import Tensors
 
 _METHODS = {
@@ -23,18 +21,19 @@ _METHODS = {
 class Int8Static(Compressor):
     """ONNX Runtime's static quantisation in QDQ form: a row's answer does not depend on its neighbours in the batch."""
 
-    tasks: ClassVar[tuple[Task, ...]] = ("classification",)
-
     rows: Annotated[int, Field(ge=8)] = 512
     """Training rows to calibrate on."""
     method: Literal["minmax", "entropy", "percentile"] = "minmax"
     per_channel: bool = True
 
-    def compress(self, source: Path, target: Path, calibration: EncodedSplit) -> None:
+    def unfit(self, subject: Subject) -> str | None:
+        return "it cannot be calibrated on a language model's state" if subject.task == "language_modelling" else None
+
+    def compress(self, source: Path, target: Path, subject: Subject) -> None:
         quantize_static(
             source,
             target,
-            _Reader(calibration_batches(calibration, self.rows)),
+            _Reader(calibration_batches(subject.train, self.rows)),
             quant_format=QuantFormat.QDQ,
             per_channel=self.per_channel,
             # U8S8 is the pair that has a fast kernel on x86 with and without VNNI.

@@ -143,8 +143,8 @@ class Limits(Config):
 class Compression(Config):
     """Which variants are made, and which is chosen: the best by the objective of those within the limits."""
 
-    compressors: tuple[dict[str, Any], ...] = ({"kind": "int8_dynamic"}, {"kind": "int8_static"})
-    """Each makes one variant beside fp32."""
+    compressors: tuple[dict[str, Any] | tuple[dict[str, Any], ...], ...] = ({"kind": "int8_dynamic"}, {"kind": "int8_static"})
+    """Each makes one variant beside fp32; a list of them makes one together, each from what the one before it left."""
     objective: Literal["size", "latency", "throughput"] = "size"
     """What the best variant has least of (bytes, milliseconds for one row) or most of (rows a second, in calls of 32)."""
     limits: Limits = Limits()

@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import pytest
 
-from tasks.compress import SCORES, Candidate, make_variants
-from tasks.compression import COMPRESSORS, Compressor, calibration_batches
+from tasks.compress import SCORES, Candidate, compress, make_variants
+from tasks.compression import COMPRESSORS, Compressor, Subject, calibration_batches
+from tasks.compression.chain import chains
 from tasks.core.bundle import Bundle
 from tasks.core.config import Origin
-from tasks.core.encoded import EncodedSplit
 from tasks.core.errors import ConfigError
 from tasks.core.predictor import open_session, run_session
 from tasks.core.scoring import class_logits, load_scores
@@ -25,6 +25,10 @@ class Compressed:
     """Every compressor with its defaults on one trained net, wide enough to be made smaller."""
 
     stages: Stages
+
+    @property
+    def subject(self) -> Subject:
+        return Subject(self.stages.recipe, self.stages.encoded)
 
     @property
     def bundle(self) -> Bundle:
@@ -87,9 +91,8 @@ def test_it_is_one_file_with_no_code_and_nothing_beside_it(kind: str, compressed
 
 @every_compressor
 def test_the_same_input_gives_the_same_file(kind: str, compressed: Compressed, tmp_path: Path) -> None:
-    train = compressed.stages.encoded.split("train")
     for name in ("one", "other"):
-        COMPRESSORS.build({"kind": kind}).compress(compressed.bundle.file("fp32"), tmp_path / name, train)
+        COMPRESSORS.build({"kind": kind}).compress(compressed.bundle.file("fp32"), tmp_path / name, compressed.subject)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
 
 
@@ -97,7 +100,7 @@ def test_the_same_input_gives_the_same_file(kind: str, compressed: Compressed, t
 def test_it_leaves_its_source_alone(kind: str, compressed: Compressed, tmp_path: Path) -> None:
     source = compressed.bundle.file("fp32")
     before = source.read_bytes()
-    COMPRESSORS.build({"kind": kind}).compress(source, tmp_path / "made.onnx", compressed.stages.encoded.split("train"))
+    COMPRESSORS.build({"kind": kind}).compress(source, tmp_path / "made.onnx", compressed.subject)
     assert source.read_bytes() == before
 
 
@@ -110,7 +113,7 @@ def test_an_unknown_option_is_told_with_the_known_ones(kind: str) -> None:
 @pytest.mark.parametrize("method", ["minmax", "entropy", "percentile"])
 def test_static_int8_calibrates_in_every_way(method: str, compressed: Compressed, tmp_path: Path) -> None:
     made = COMPRESSORS.build({"kind": "int8_static", "method": method, "rows": 64})
-    made.compress(compressed.bundle.file("fp32"), tmp_path / "made.onnx", compressed.stages.encoded.split("train"))
+    made.compress(compressed.bundle.file("fp32"), tmp_path / "made.onnx", compressed.subject)
     found = class_logits(run_session(open_session(tmp_path / "made.onnx")), compressed.stages.encoded.split("test"))
     fp32 = load_scores(compressed.stages.folder("compressed") / SCORES / "fp32.npz")
     assert (found.argmax(axis=1) == fp32.predicted).mean() > 0.9
@@ -129,7 +132,7 @@ class Broken(Compressor):
 
     how: str
 
-    def compress(self, source: Path, target: Path, calibration: EncodedSplit) -> None:
+    def compress(self, source: Path, target: Path, subject: Subject) -> None:
         match self.how:
             case "raises":
                 target.write_bytes(b"half")
@@ -160,7 +163,7 @@ def variants_of(stages: Stages, folder: Path, how: str) -> tuple[list[str], dict
     exported = Bundle.open(stages.folder("exported") / BUNDLE)
     (folder / "fp32.onnx").write_bytes(exported.file().read_bytes())
     wanted = recipe(compression={"compressors": [{"kind": "broken", "how": how}, {"kind": "int8_dynamic"}]})
-    scores, failed = make_variants(wanted, exported.manifest, stages.encoded, folder)
+    scores, failed = make_variants(Subject(wanted, stages.encoded), exported.manifest, folder)
     return list(scores), failed
 
 
@@ -186,3 +189,31 @@ def test_a_compressor_that_fails_is_named_and_leaves_the_others(how: str, why: s
 def test_a_full_disk_is_not_the_compressors_failure(stages: Stages, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left"):
         variants_of(stages, tmp_path, "fills the disk")
+
+
+def test_a_chain_makes_one_variant_and_leaves_no_step_behind(stages: Stages, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    chain = [{"kind": "int8_dynamic"}, {"kind": "int8_dynamic"}]
+    found = compress(recipe(compression={"compressors": [chain, *chain]}), stages.encoded, stages.folder("exported"), out)
+    assert [candidate.name for candidate in found.candidates] == ["fp32", "int8_dynamic.int8_dynamic", "int8_dynamic", "int8_dynamic-3"]
+    assert sorted(path.stem for path in (out / BUNDLE / "variants").iterdir()) == sorted(each.name for each in found.candidates)
+
+
+@pytest.mark.parametrize(
+    ("chain", "message"),
+    [
+        ([], r"^compression\.compressors\.0: the list is empty"),
+        ([{"kind": "int8_dynamic"}, {"kind": "int9"}], r"^compression\.compressors\.0\.1\.kind: unknown compressor 'int9'"),
+    ],
+)
+def test_a_chain_that_cannot_be_is_told_with_its_place(chain: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        chains(recipe(compression={"compressors": [chain]}))
+
+
+def test_what_does_not_fit_is_listed_with_the_reason(tmp_path: Path) -> None:
+    model: dict[str, Any] = {"family": "lstm_lm", "hidden": 8, "embedding": 4}
+    sections: dict[str, Any] = {"compression": {"compressors": [{"kind": "int8_static"}]}, "training": {"batch_size": 8, "window": 16}}
+    found = Stages.run(tmp_path / "running", "running", model=model, **sections)
+    assert found.compression.failed == {"int8_static": "not applicable here: it cannot be calibrated on a language model's state"}
