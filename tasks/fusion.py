@@ -2,7 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.optimizer import optimize_model
@@ -29,5 +29,15 @@ def fuse_attention(path: Path, attention: Attention) -> dict[str, int]:
             f"ONNX Runtime fused the attention of {counts['Attention']} of {attention.layers} layers",
             "this is a defect of maasflow with these versions of torch, transformers and onnxruntime: please report it",
         )
+    _count_heads(model, attention.hidden // attention.heads)
     model.save_model_to_file(str(path))
     return {name: counts[name] for name in _FUSED if counts[name]}
+
+
+def _count_heads(model: Any, size: int) -> None:
+    """Tell each attention node how many heads of a size it has: the optimizer gives all what it was told, and a pruned layer has fewer."""
+    for node in model.get_nodes_by_op_type("Attention"):
+        weight = model.get_initializer(node.input[1])
+        for attribute in node.attribute:
+            if attribute.name == "num_heads":
+                attribute.i = weight.dims[1] // (3 * size)

@@ -23,6 +23,10 @@ class Subject:
 
     recipe: Recipe
     encoded: Encoded
+    classes: int = 0
+    """0 for a language model."""
+    trained: Path | None = None
+    """The folder with the trained weights, where they are at hand."""
     machine: Machine = field(default_factory=this_machine)
 
     @property
@@ -73,5 +77,7 @@ COMPRESSORS: Catalog[Compressor] = Catalog(
     {
         "int8_dynamic": "tasks.compression.int8_dynamic:Int8Dynamic",
         "int8_static": "tasks.compression.int8_static:Int8Static",
+        "prune": "tasks.compression.prune:Prune",
+        "distill": "tasks.compression.distill:Distill",
     },
 )

@@ -13,6 +13,8 @@ from tasks.core.transforms import TensorSpec
 if TYPE_CHECKING:
     from torch import nn
 
+    from tasks.units import Layers, Units
+
 HEAD: Final = "head."
 """What the names of the parameters begin with that turn a module's features into its outputs."""
 
@@ -31,6 +33,8 @@ class Family(Config):
     """Options of one family of models, and how to build it."""
 
     task: ClassVar[Task] = "classification"
+    layered: ClassVar[bool] = False
+    """Whether whole layers are among its `units`."""
 
     @abstractmethod
     def build(self, inputs: tuple[TensorSpec, ...], outputs: int) -> "nn.Module":
@@ -53,6 +57,10 @@ class Family(Config):
     def token_embedding(self, module: "nn.Module") -> "nn.Module | None":  # noqa: ARG002 - most families have none
         """What turns token ids [batch, length] into embeddings [batch, length, width] in the module."""
         return None
+
+    def units(self, module: "nn.Module") -> "tuple[Units | Layers, ...]":  # noqa: ARG002 - not all have some
+        """What may be left out of the module to make it smaller."""
+        return ()
 
     def _refuse(self, inputs: tuple[TensorSpec, ...], family: str, wanted: str) -> ConfigError:
         found = ", ".join(f"{spec.name} ({spec.dtype})" for spec in inputs)

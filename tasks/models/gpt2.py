@@ -1,6 +1,6 @@
 """GPT-2 as a classifier: it reads a text left to right and answers at its last token."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -10,6 +10,7 @@ from transformers import GPT2Config
 from tasks.core.transforms import TensorSpec
 from tasks.models import Attention, Family, text_inputs
 from tasks.transformer import new_module, pretrained_config, pretrained_module, require_division, require_fit
+from tasks.units import Layers, Slice, Units
 
 _GELU = "gelu_pytorch_tanh"
 """GPT-2's own activation, as one operation instead of eight."""
@@ -17,6 +18,8 @@ _GELU = "gelu_pytorch_tanh"
 
 class GPT2(Family):
     """A causal transformer (Radford et al., 2019); its features at the last token that is not padding give one logit for each class."""
+
+    layered: ClassVar[bool] = True
 
     pretrained: str | None = None
     """A folder, an installed package, or an id of the hub, as openai-community/gpt2. Without it, sizes and weights are new."""
@@ -35,7 +38,13 @@ class GPT2(Family):
     def attention(self, module: nn.Module) -> Attention:
         assert isinstance(module, _GPT2)
         config: Any = module.transformer.config
-        return Attention("gpt2", config.n_layer, config.n_head, config.n_embd)
+        return Attention("gpt2", len(module.transformer.h), config.n_head, config.n_embd)
+
+    def units(self, module: nn.Module) -> tuple[Units | Layers, ...]:
+        assert isinstance(module, _GPT2)
+        config: Any = module.transformer.config
+        neurons = [_neurons(f"transformer.h.{number}", config.n_inner or 4 * config.n_embd) for number in range(config.n_layer)]
+        return (*neurons, Layers("transformer.h", config.n_layer, ("attn.c_proj.weight", "mlp.c_proj.weight")))
 
     def token_embedding(self, module: nn.Module) -> nn.Module:
         assert isinstance(module, _GPT2)
@@ -69,6 +78,13 @@ class GPT2(Family):
                 eos_token_id=None,
             )
         )
+
+
+def _neurons(layer: str, count: int) -> Units:
+    """The neurons of a layer's feed-forward net. Its weights have their inputs first."""
+    output = Slice(f"{layer}.mlp.c_proj.weight", 0)
+    inputs = (Slice(f"{layer}.mlp.c_fc.weight", 1), Slice(f"{layer}.mlp.c_fc.bias", 0))
+    return Units(layer, "neurons", count, (*inputs, output), (output,), ((f"{layer}.mlp.c_fc", "nf", 1),))
 
 
 class _GPT2(nn.Module):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tasks.core.transforms import TensorSpec
 from tasks.models import Family
+from tasks.units import Units, dense_neurons
 
 _ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "silu": nn.SiLU}
 
@@ -24,6 +25,10 @@ class MLP(Family):
         if len(inputs) != 1 or inputs[0].dtype != "FP32":
             raise self._refuse(inputs, "mlp", "one float input")
         return _MLP(math.prod(inputs[0].shape), self, outputs)
+
+    def units(self, module: nn.Module) -> tuple[Units, ...]:
+        assert isinstance(module, _MLP)
+        return dense_neurons("layers", module.layers)
 
 
 class _MLP(nn.Module):

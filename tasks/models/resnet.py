@@ -1,5 +1,6 @@
 """Residual convolutional nets."""
 
+import itertools
 from typing import Annotated, Any, Literal
 
 import torch
@@ -10,6 +11,7 @@ from transformers import ResNetConfig
 from tasks.core.transforms import TensorSpec
 from tasks.models import Family
 from tasks.transformer import new_module, pretrained_config, pretrained_module
+from tasks.units import Slice, Units
 
 Width = Annotated[int, Field(ge=1)]
 
@@ -40,6 +42,15 @@ class ResNet(Family):
             raise self._refuse(inputs, "resnet", "an image")
         return _ResNet(self._backbone(inputs[0].shape[0]), self.dropout, outputs)
 
+    def units(self, module: nn.Module) -> tuple[Units, ...]:
+        """The channels within each block. Those between blocks are added to what went around them, and stay."""
+        found = []
+        for name, block in module.named_modules():
+            if type(block).__name__ in ("ResNetBasicLayer", "ResNetBottleNeckLayer"):
+                convolutions = [f"{name}.layer.{index}" for index in range(len(block.get_submodule("layer")))]
+                found += [_channels(module, here, following) for here, following in itertools.pairwise(convolutions)]
+        return tuple(found)
+
     def _backbone(self, channels: int) -> Any:
         if self.pretrained:
             config = pretrained_config(self, self.pretrained, ("resnet",), ("layer", "stem", "embedding", "widths", "depths"))
@@ -66,6 +77,14 @@ class ResNet(Family):
             module.embedder.embedder.convolution = nn.Conv2d(channels, self.embedding, 3, padding=1, bias=False)
             module.embedder.pooler = nn.Identity()
         return module
+
+
+def _channels(module: nn.Module, here: str, following: str) -> Units:
+    """The channels between two convolutions."""
+    norm = [Slice(f"{here}.normalization.{tensor}", 0) for tensor in ("weight", "bias", "running_mean", "running_var")]
+    output = Slice(f"{following}.convolution.weight", 1)
+    weight = f"{here}.convolution.weight"
+    return Units(here, "channels", module.get_parameter(weight).shape[0], (Slice(weight, 0), *norm, output), (output,))
 
 
 class _ResNet(nn.Module):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from tasks.core.transforms import TensorSpec
 from tasks.models import Family, text_inputs
+from tasks.units import Units, dense_neurons
 
 
 class TextPool(Family):
@@ -31,6 +32,10 @@ class TextPool(Family):
             raise self.origin.error(("output",), f"'sigmoid' is for two classes, the dataset has {outputs}", "set output: softmax")
         assert inputs[0].vocabulary
         return _TextPool(inputs[0].vocabulary, self, outputs)
+
+    def units(self, module: nn.Module) -> tuple[Units, ...]:
+        assert isinstance(module, _TextPool)
+        return dense_neurons("layers", module.layers)
 
     def token_embedding(self, module: nn.Module) -> nn.Module:
         assert isinstance(module, _TextPool)

@@ -57,22 +57,29 @@ class Classification:
         return as_tensors(self.train.tensors(batch[places]), self.accelerator.device)
 
     def losses(self, module: nn.Module, batch: Rows, places: Any) -> Iterator[Tensor]:
-        inputs = self.inputs(batch, places)
-        if self._augment:
-            inputs = self._augment(inputs)
-        targets = torch.from_numpy(self.train.targets[batch[places]]).to(self.accelerator.device)
+        inputs, targets = self.examples(batch, places)
 
         def loss() -> Tensor:
             with self.accelerator.autocast():
                 logits = module(**inputs)
-            return functional.cross_entropy(
-                logits.float(), targets, self._class_weights, reduction="sum", label_smoothing=self.training.label_smoothing
-            )
+            return self.cross_entropy(logits.float(), targets)
 
         if self._adversary:
             yield from self._adversary.losses(loss)
         else:
             yield loss()
+
+    def examples(self, batch: Rows, places: Any) -> tuple[dict[str, Tensor], Tensor]:
+        """The inputs of some places, augmented, and their targets int64 [places]."""
+        inputs = self.inputs(batch, places)
+        targets = torch.from_numpy(self.train.targets[batch[places]]).to(self.accelerator.device)
+        return self._augment(inputs) if self._augment else inputs, targets
+
+    def cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Summed over the rows, each with the weight of its class."""
+        return functional.cross_entropy(
+            logits, targets, self._class_weights, reduction="sum", label_smoothing=self.training.label_smoothing
+        )
 
     def step_done(self) -> None:
         return

@@ -1,0 +1,126 @@
+"""A trained module made smaller, taught by what it was, and written as ONNX."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from tasks.core.dataset import Task
+from tasks.core.encoded import Encoded
+from tasks.core.errors import MaasflowError
+from tasks.core.recipe import Recipe
+from tasks.export import largest_difference, write_onnx
+from tasks.models import MODELS, Family
+from tasks.train import load
+from tasks.training.augmentation import augmenter
+from tasks.training.device import accelerator
+from tasks.training.distillation import Distillation, Teacher
+from tasks.training.forward import as_tensors
+from tasks.training.loop import WEIGHTS, Loop
+from tasks.units import Kept, Layers, Units, remove
+
+_FAITHFUL = 1e-3
+"""The largest difference between torch's and ONNX Runtime's logits, as for a whole model's export."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """How a smaller module is taught."""
+
+    epochs: int
+    learning_rate: float
+    temperature: float
+    share: float
+    """Of the teacher's answers in the loss."""
+    hidden: float = 0.0
+    """Weight of the difference between the layers' outputs."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A family's trained module, with the rows that it was trained on."""
+
+    recipe: Recipe
+    encoded: Encoded
+    family: Family
+    module: nn.Module
+
+    @classmethod
+    def open(cls, recipe: Recipe, encoded: Encoded, classes: int, folder: Path) -> "Trained":
+        return cls(recipe, encoded, *load(recipe, encoded, classes, folder))
+
+    @property
+    def parts(self) -> tuple[Units | Layers, ...]:
+        """What may be left out."""
+        return self.family.units(self.module)
+
+    def effects(self, rows: int, size: int = 32) -> dict[str, torch.Tensor]:
+        """float32 [count] by the key of each part: how much the loss depends on each unit, to first order.
+
+        The mean over batches of the absolute change, from `rows` training rows that are spread over the split.
+        """
+        train, parts = self.encoded.split("train"), self.parts
+        module = copy.deepcopy(self.module).eval().requires_grad_(requires_grad=True)
+        chosen = torch.linspace(0, len(train) - 1, min(rows, len(train))).long().numpy()
+        found = {part.key: torch.zeros(part.count) for part in parts}
+        for start in range(0, len(chosen), size):
+            batch = chosen[start : start + size]
+            logits = module(**as_tensors(train.tensors(batch), torch.device("cpu")))
+            module.zero_grad()
+            nn.functional.cross_entropy(logits, torch.from_numpy(train.targets[batch])).backward()  # type: ignore[no-untyped-call]
+            for part in parts:
+                found[part.key] += part.effects(module).abs()
+        return found
+
+    def without(self, kept: Kept) -> "Trained":
+        """A copy in which all but the kept units are left out of the tensors."""
+        smaller = copy.deepcopy(self.module)
+        remove(smaller, self.parts, kept)
+        return Trained(self.recipe, self.encoded, self.family, smaller)
+
+    def taught_by(self, teacher: "Trained", lesson: Lesson, folder: Path, pairs: Sequence[tuple[nn.Module, nn.Module]] = ()) -> "Trained":
+        """Train this module on the teacher's answers, in place; it ends with the weights of its best epoch. `folder` is for the checkpoint."""
+        training = self.recipe.training.model_copy(
+            update={
+                "epochs": lesson.epochs,
+                "learning_rate": lesson.learning_rate,
+                "schedule": "linear",
+                "warmup": 0.1,
+                "early_stopping": None,
+                "freeze_backbone": False,
+                "compile": False,
+                "label_smoothing": 0.0,
+            }
+        )
+        torch.manual_seed(training.seed)
+        on = accelerator(training)
+        augment = augmenter(training.augmentation, self.encoded.transform, self.recipe.origin.below("training"))
+        objective = Distillation(training, self.encoded.split("train"), self.encoded.split("validation"), on, augment)
+        original = teacher.module.to(on.device).eval()
+        objective.teacher = Teacher(original, lesson.temperature, lesson.share, lesson.hidden if pairs else 0.0, pairs)
+        Loop(self.module, training, objective, on, folder).run(lambda _: None)
+        self.module.cpu().load_state_dict(load_file(folder / WEIGHTS))
+        self.module.eval()
+        return self
+
+    def write(self, path: Path) -> None:
+        """Write the module as ONNX. Raises MaasflowError where ONNX Runtime does not answer as torch does."""
+        test = self.encoded.split("test")
+        write_onnx(self.family, self.module, test, path)
+        difference = largest_difference(self.family, self.module, test, path)
+        if difference > _FAITHFUL:
+            raise MaasflowError(f"exported, its logits differ by {difference:.1e} from torch's, more than {_FAITHFUL:g}")
+
+
+def can_be_smaller(recipe: Recipe, task: Task, trained: Path | None) -> str | None:
+    """Why a model cannot be made smaller and taught again; None where it can."""
+    family = MODELS.load(str(recipe.model[MODELS.key]))
+    if task == "language_modelling":
+        return "the state of a language model is as wide as its layers"
+    if family.units is Family.units:
+        return f"the family '{recipe.model[MODELS.key]}' has nothing that can be left out"
+    return None if trained else "the trained weights are not at hand"
