@@ -105,7 +105,7 @@ def measure_champion(version: str, folder: Path, dataset: Dataset, test: Split, 
         if lacking := [name for name in columns if name not in dataset.features]:
             return Champion(version, None, f"it takes {', '.join(lacking)}, which the test rows do not have")
         rows = _through(predictor.manifest.transform, columns, test)
-        scored = score_split(run_session(predictor.session), rows, predictor.manifest.state_inputs, bins)
+        scored = score_split(run_session(predictor.session, predictor.variant.batch), rows, predictor.manifest.state_inputs, bins)
     except MaasflowError as error:
         return Champion(version, None, error.what)
     if lost := scored.unanswered:

@@ -109,9 +109,13 @@ class OpenInference:
         return Answer({"name": model.name, "ready": True})
 
     async def model_metadata(self, request: Request) -> Answer:
-        """Model Metadata. `properties.problem` says why a newer version is not served, where one is not."""
+        """Model Metadata. `properties.problem` says why a newer version is not served, where one is not.
+
+        `properties.batch` is "one" where the rows of a request are run one at a time.
+        """
         model = find_model(self.models, request)
-        properties = {"variant": model.predictor.variant.name}
+        variant = model.predictor.variant
+        properties = {"variant": variant.name, "batch": variant.batch}
         problem = self.models[model.name].problem if model.name in self.models else ""
         if problem:
             properties["problem"] = problem

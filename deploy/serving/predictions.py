@@ -73,6 +73,7 @@ def _described(name: str, entry: Entry) -> dict[str, Any]:
         values |= {
             "version": entry.model.version,
             "variant": entry.model.predictor.variant.name,
+            "batch": entry.model.predictor.variant.batch,
             "task": manifest.task,
             "description": manifest.description,
             "labels": manifest.labels,

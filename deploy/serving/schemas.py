@@ -126,12 +126,13 @@ SCHEMAS: Final[dict[str, Any]] = {
                         "ready": {"type": "boolean"},
                         "version": _TEXT,
                         "variant": _TEXT,
+                        "batch": {"enum": ["any", "one"], "description": "Whether rows are run together, or one at a time."},
                         "task": _TEXT,
                         "description": _TEXT,
                         "labels": _TEXTS,
                         "problem": {"type": "string", "description": "Why its newest version is not served."},
                     },
-                    *("version", "variant", "task", "description", "labels", "problem"),
+                    *("version", "variant", "batch", "task", "description", "labels", "problem"),
                 )
             )
         }

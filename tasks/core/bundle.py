@@ -16,28 +16,60 @@ from tasks.core.config import Config
 from tasks.core.dataset import Column, Task
 from tasks.core.errors import BundleError, ConfigError
 from tasks.core.file_digests import sha256
-from tasks.core.machine import Machine
+from tasks.core.machine import Machine, Runtime
+from tasks.core.metrics import Interval
 from tasks.core.stages import write_text
 from tasks.core.transforms import TensorSpec, Transform
 
 FORMAT: Final = 1
 
+Batch = Literal["any", "one"]
+"""The rows that a model may be given together: `one` where a row's answer depends on its neighbours, or on its padding."""
+
 
 class Latency(Config):
-    """Milliseconds for one call with a given number of rows."""
+    """Milliseconds for one request with a given number of rows."""
 
     p50: float
     p99: float
 
 
+class Invariance(Config):
+    """How far a row's answer beside others, and padded longer, is from its answer alone."""
+
+    rows: int
+    """Validation rows that were asked about; of a language model, tokens."""
+    changed: int
+    """Rows with another label than alone."""
+    difference: float
+    """The largest of any probability."""
+    tolerance: float
+    """The most that the difference may be."""
+
+    @property
+    def holds(self) -> bool:
+        return self.changed == 0 and self.difference <= self.tolerance
+
+
 class Measurements(Config):
-    """What a variant reached on `machine`. Metrics by split and name; latencies by rows in the call."""
+    """What a variant reached on `machine`, run as it is served: one row at a time where its `batch` says so.
+
+    Metrics by split and name; latencies by the rows of one request. What is None was not measured by the version that wrote it.
+    """
 
     metrics: dict[str, dict[str, float]]
-    latency_ms: dict[str, Latency]
+    test_difference: Interval | None = None
+    """How much better than fp32 the headline metric is on the test split, by a paired bootstrap: positive is better."""
     agreement: float
     """Share of test rows with the same label as fp32."""
+    invariance: Invariance | None = None
+    latency_ms: dict[str, Latency]
+    load_ms: float | None = None
+    """Median to make a session of the file, which the disk's cache holds."""
+    memory_mb: float | None = None
+    """Resident memory, in 10⁶ bytes, that a session adds to a process, with a request of the most rows above."""
     machine: Machine
+    runtime: Runtime | None = None
 
 
 class Variant(Config):
@@ -50,6 +82,7 @@ class Variant(Config):
     """Of all of its files."""
     external: dict[str, str] = {}
     """Files beside it that hold weights, by their SHA-256."""
+    batch: Batch = "any"
     measurements: Measurements | None = None
 
     @property
@@ -175,7 +208,7 @@ class Bundle:
         return self
 
 
-def describe_variant(folder: Path, name: str, measurements: Measurements | None = None) -> Variant:
+def describe_variant(folder: Path, name: str, measurements: Measurements | None = None, batch: Batch = "any") -> Variant:
     """The entry for the model `variants/<name>.onnx` of a bundle's folder."""
     path = folder / "variants" / f"{name}.onnx"
     external = sorted(path.parent.glob(f"{path.name}.data*"))
@@ -185,5 +218,6 @@ def describe_variant(folder: Path, name: str, measurements: Measurements | None 
         sha256=sha256(path),
         bytes=sum(file.stat().st_size for file in (path, *external)),
         external={f"variants/{file.name}": sha256(file) for file in external},
+        batch=batch,
         measurements=measurements,
     )

@@ -19,6 +19,17 @@ class Machine(Config):
     cores: int
 
 
+class Runtime(Config):
+    """What ran a model on a machine."""
+
+    threads: int
+    """For one inference."""
+    provider: str
+    """ONNX Runtime's execution provider that the session really has."""
+    onnxruntime: str
+    """Its version."""
+
+
 def usable_cores() -> int:
     """Cores that this process may use: its affinity, within the control group's quota where one is set."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,17 +1,17 @@
 """A bundle's variant in ONNX Runtime: from raw inputs to labels and probabilities."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from tasks.core.bundle import Bundle
+from tasks.core.bundle import Batch, Bundle
 from tasks.core.errors import BundleError, InputError
 from tasks.core.language import Run
-from tasks.core.machine import usable_cores
+from tasks.core.machine import Runtime, usable_cores
 from tasks.core.transforms import Tensors
 
 if TYPE_CHECKING:
@@ -60,7 +60,12 @@ class Predictor:
         return logits
 
     def run(self, names: list[str], tensors: Tensors) -> list[npt.NDArray[Any]]:
-        """The named outputs, each [batch, …], for the model's input tensors. Many long rows are run in parts."""
+        """The named outputs, each [batch, …], for the model's input tensors.
+
+        Many long rows are run in parts, and each alone where the variant takes no others beside it.
+        """
+        if self.variant.batch == "one":
+            return _joined(self.session.run(names, row) for row in rows_alone(tensors))
         if self.dynamic:
             first = next(iter(tensors.values()))
             rows = max(1, _TOKENS // first[0].size)
@@ -71,11 +76,10 @@ class Predictor:
 
     def _run_in_parts(self, names: list[str], tensors: Tensors, rows: int) -> list[npt.NDArray[Any]]:
         total = len(next(iter(tensors.values())))
-        parts = (
+        return _joined(
             self.session.run(names, {name: values[start : start + rows] for name, values in tensors.items()})
             for start in range(0, total, rows)
         )
-        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
     def _check(self) -> None:
         """Raises BundleError unless the model takes and gives what the manifest says."""
@@ -108,14 +112,45 @@ def open_session(path: Any, threads: int = 0) -> "ort.InferenceSession":
         raise BundleError(f"ONNX Runtime cannot load {path}: {why}", "export the model again") from error
 
 
-def run_session(session: "ort.InferenceSession") -> Run:
-    """The session as a function of its inputs: all outputs by name."""
+def runtime_of(session: "ort.InferenceSession") -> Runtime:
+    """What runs the session, by its own word."""
+    import onnxruntime as ort  # noqa: PLC0415 - imported with the session already
+
+    return Runtime(
+        threads=session.get_session_options().intra_op_num_threads,
+        provider=session.get_providers()[0],
+        onnxruntime=ort.__version__,
+    )
+
+
+def run_session(session: "ort.InferenceSession", batch: Batch = "any") -> Run:
+    """The session as a function of its inputs: all outputs by name, each row run alone where `batch` says so."""
     names = [node.name for node in session.get_outputs()]
 
     def run(inputs: Tensors) -> Tensors:
         return dict(zip(names, session.run(names, inputs), strict=True))
 
-    return run
+    def run_alone(inputs: Tensors) -> Tensors:
+        return dict(zip(names, _joined(session.run(names, row) for row in rows_alone(inputs)), strict=True))
+
+    return run if batch == "any" else run_alone
+
+
+def rows_alone(tensors: Tensors) -> Iterator[Tensors]:
+    """Each row as a call of its own, and a text without the padding after its last token."""
+    mask = tensors.get("attention_mask")
+    for row in range(len(next(iter(tensors.values())))):
+        alone = {name: values[row : row + 1] for name, values in tensors.items()}
+        if mask is not None:
+            # A text with no token at all keeps one place, as it has when it is sent alone.
+            length = int(np.flatnonzero(mask[row])[-1:].sum()) + 1
+            alone = {name: values[:, :length] if values.shape[1:] == mask.shape[1:] else values for name, values in alone.items()}
+        yield alone
+
+
+def _joined(calls: Iterator[list[npt.NDArray[Any]]]) -> list[npt.NDArray[Any]]:
+    """The outputs of several calls, each as one array."""
+    return [np.concatenate(outputs) for outputs in zip(*calls, strict=True)]
 
 
 def unanswered(logits: npt.NDArray[np.float32]) -> list[int]:

@@ -31,6 +31,19 @@ def test_a_bundle_is_read_as_it_was_written(bundle: Bundle) -> None:
     assert Bundle.open(bundle.folder) == bundle
 
 
+def test_a_bundle_from_before_rows_were_checked_against_each_other_takes_any(bundle: Bundle) -> None:
+    folder = edit(bundle, lambda values: values["variants"][0].pop("batch"))
+    assert Bundle.open(folder).manifest.variant().batch == "any"
+
+
+def test_measurements_from_before_all_were_taken_are_read(bundle: Bundle) -> None:
+    machine = {"system": "Linux", "processor": "x", "instructions": [], "cores": 2}
+    figures = {"metrics": {"test": {"accuracy": 0.9}}, "latency_ms": {"1": {"p50": 1.0, "p99": 2.0}}, "agreement": 1.0, "machine": machine}
+    found = Bundle.open(edit(bundle, lambda values: values["variants"][0].update(measurements=figures))).manifest.variant().measurements
+    assert found
+    assert (found.memory_mb, found.load_ms, found.test_difference, found.invariance, found.runtime) == (None,) * 5
+
+
 def test_a_bundle_may_be_moved(bundle: Bundle, tmp_path: Path) -> None:
     moved = bundle.folder.rename(tmp_path / "moved")
     assert Bundle.open(moved).file() == moved / "variants" / "fp32.onnx"

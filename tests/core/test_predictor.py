@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from tasks.core.bundle import Bundle
 from tasks.core.errors import BundleError, InputError
-from tasks.core.predictor import Predictor, open_session, probabilities
+from tasks.core.predictor import Predictor, open_session, probabilities, rows_alone, run_session, runtime_of
 from tests.core.conftest import BIAS, LABELS, WEIGHTS
 from tests.texts import write_classifier
 
@@ -53,6 +53,30 @@ def test_many_long_rows_in_parts_are_as_each_alone(tmp_path: Path) -> None:
     found = predictor.predict(texts)
     assert len(found) == len(texts)
     assert found[1990:] == [predictor.predict([text])[0] for text in texts[1990:]]
+
+
+def test_a_variant_that_takes_one_row_at_a_time_is_given_one(bundle: Bundle) -> None:
+    predictor = Predictor(bundle)
+    marked = Predictor(Bundle(bundle.folder, bundle.manifest.replace(variants=(predictor.variant.model_copy(update={"batch": "one"}),))))
+    assert marked.predict(ROWS) == [predictor.predict([row])[0] for row in ROWS]
+    rows = {"x": np.arange(6, dtype=np.float32).reshape(3, 2)}
+    together, alone = (run_session(predictor.session, batch)(rows)["logits"] for batch in ("any", "one"))
+    np.testing.assert_allclose(alone, together, rtol=1e-5)
+
+
+def test_a_row_alone_is_without_the_padding_after_its_last_token() -> None:
+    mask = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0]])
+    ids, each = np.arange(16).reshape(4, 4), np.arange(4, dtype=np.float32)[:, None]
+    found = list(rows_alone({"input_ids": ids, "attention_mask": mask, "each": each}))
+    assert [row["input_ids"].tolist() for row in found] == [[[0, 1]], [[4, 5, 6]], [[8, 9, 10, 11]], [[12]]]
+    assert [row["attention_mask"].tolist() for row in found] == [[[1, 1]], [[0, 1, 1]], [[1, 1, 1, 1]], [[0]]]
+    assert [row["each"].tolist() for row in found] == [[[0.0]], [[1.0]], [[2.0]], [[3.0]]]
+
+
+def test_a_session_tells_what_runs_it(bundle: Bundle) -> None:
+    found = runtime_of(open_session(bundle.file(), 3))
+    assert (found.threads, found.provider) == (3, "CPUExecutionProvider")
+    assert found.onnxruntime
 
 
 def test_an_answer_that_is_not_finite_is_no_answer(bundle: Bundle) -> None:

@@ -34,7 +34,7 @@ def test_model_metadata_and_ready(client: httpx.Client, path: str) -> None:
         "platform": "onnxruntime_onnx",
         "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 6]}],
         "outputs": [{"name": "logits", "datatype": "FP32", "shape": [-1, 2]}],
-        "properties": {"variant": "fp32"},
+        "properties": {"variant": "fp32", "batch": "any"},
     }
     assert client.get(f"{path}/ready").status_code == 200
 
