@@ -193,7 +193,10 @@ def compress(
     )
     for candidate in done.result.candidates:
         figures = candidate.model_dump(
-            include={"bytes", "size_ratio", "latency_ms", "rows_per_second", "validation_drop", "test", "agreement"}
+            include={
+                *("bytes", "size_ratio", "load_ms", "memory_mb", "latency_ms", "p99_ms", "rows_per_second"),
+                *("validation_drop", "test", "agreement"),
+            }
         )
         run.figures({f"variant/{candidate.name}/{name}": value for name, value in figures.items()})
     run.artifact(done.folder / "result.json", "compression")

@@ -54,11 +54,13 @@ def register(
             "dataset_digest": bundle.manifest.lineage.dataset.digest,
             "git_commit": (commit.digest or "none") + (" (with uncommitted changes)" if commit.dirty else ""),
             "variant": choice.name,
+            "batch": choice.batch,
             "variant_sha256": bundle.manifest.variant().sha256,
             f"test_{metric}": f"{choice.test:.4f}",
             f"test_{metric}_fp32": f"{evaluation.metrics[metric].value:.4f}",
             "size_kb": f"{choice.bytes / 1e3:.1f} ({choice.size_ratio:.2f} of fp32)",
             "latency_ms": f"{choice.latency_ms:.3f}",
+            "memory_mb": f"{choice.memory_mb:.1f}",
             "machine": _machine(bundle),
             "gates": ", ".join(f"{verdict.gate} ok" for verdict in gates.verdicts) or "none",
             "compared_with": f"version {gates.champion}" if gates.champion else "no champion",
@@ -88,6 +90,10 @@ def _finish(recipe: Recipe, run: Run, commit: Commit, compressed: Path, out: Pat
 
 
 def _machine(bundle: Bundle) -> str:
-    """Where the variant was measured."""
+    """Where the variant was measured, and by what."""
     found = bundle.manifest.variant().measurements
-    return f"{found.machine.processor}, {found.machine.cores} cores" if found else "not measured"
+    if found is None:
+        return "not measured"
+    machine = f"{found.machine.processor}, {found.machine.cores} cores"
+    runtime = found.runtime
+    return f"{machine}, {runtime.threads} used by ONNX Runtime {runtime.onnxruntime}, {runtime.provider}" if runtime else machine

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 
 from tasks.core.bundle import Bundle
@@ -81,12 +82,14 @@ def test_its_tags_are_what_a_reviewer_needs(do: Register, tracking: Tracking, st
         "dataset_digest": "1" * 32,
         "git_commit": "c0ffee",
         "variant": choice.name,
+        "batch": choice.batch,
         "variant_sha256": Bundle.open(stages.folder("compressed") / "bundle").manifest.variant().sha256,
         "test_accuracy": f"{choice.test:.4f}",
         "test_accuracy_fp32": f"{stages.evaluation.metrics['accuracy'].value:.4f}",
         "size_kb": f"{choice.bytes / 1e3:.1f} ({choice.size_ratio:.2f} of fp32)",
         "latency_ms": f"{choice.latency_ms:.3f}",
-        "machine": f"{machine.processor}, {machine.cores} cores",
+        "memory_mb": f"{choice.memory_mb:.1f}",
+        "machine": f"{machine.processor}, {machine.cores} cores, 1 used by ONNX Runtime {onnxruntime.__version__}, CPUExecutionProvider",
         "gates": "metric_floor ok, parity ok",
         "compared_with": "version 7",
         "approval": "review",

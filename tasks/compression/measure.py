@@ -1,36 +1,61 @@
-"""Measuring variants side by side on this machine."""
+"""Timing variants side by side on this machine."""
 
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
 from tasks.core.bundle import Latency
+from tasks.core.encoded import EncodedSplit
+from tasks.core.language import Run, first_state
 from tasks.core.predictor import open_session
-from tasks.core.transforms import Tensors
+from tasks.core.transforms import Tensors, TensorSpec
 
-_WARM_UP, _ROUNDS, _SECONDS = 3, 300, 1.5
+_WARM_UP, _ROUNDS, _SECONDS, _LOADS = 3, 300, 1.5, 3
+
+Requests = Callable[[int], Tensors]
+"""The input tensors of the request of a number."""
 
 
-def open_variants(files: Mapping[str, Path], threads: int) -> dict[str, ort.InferenceSession]:
-    return {name: open_session(path, threads) for name, path in files.items()}
+def requests(split: EncodedSplit, state: tuple[TensorSpec, ...], rows: int) -> Requests:
+    """Requests of so many rows of a split, other ones each time: texts differ in length. Of a language model, of one token each."""
+    count = len(split.tokens) if state else len(split)
+    order = np.random.default_rng(0).permutation(count)
+
+    def request(number: int) -> Tensors:
+        chosen = order[(number * rows + np.arange(rows)) % count]
+        if state:
+            return {"input_ids": np.asarray(split.tokens[chosen], np.int64)[:, None], **first_state(state, rows)}
+        return split.tensors(chosen)
+
+    return request
 
 
-def time_variants(sessions: Mapping[str, ort.InferenceSession], tensors: Tensors) -> dict[str, Latency]:
-    """Milliseconds for a call with these inputs: one call of each variant in turn, so that the machine's drift falls on all."""
-    calls: dict[str, Callable[[], object]] = {name: lambda s=session: s.run(None, tensors) for name, session in sessions.items()}  # type: ignore[misc]
-    for call in calls.values():
-        for _ in range(_WARM_UP):
-            call()
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    end = time.perf_counter() + _SECONDS
-    for done in range(_ROUNDS):
-        if done >= 10 and time.perf_counter() > end:
-            break
-        for name, call in calls.items():
+def time_loads(files: Mapping[str, Path], threads: int) -> dict[str, float]:
+    """The median of the milliseconds to make a session of each file, taken in turns."""
+    taken: dict[str, list[float]] = {name: [] for name in files}
+    for _ in range(_LOADS):
+        for name, path in files.items():
             start = time.perf_counter()
-            call()
+            open_session(path, threads)
+            taken[name].append((time.perf_counter() - start) * 1e3)
+    return {name: float(np.median(ms)) for name, ms in taken.items()}
+
+
+def time_variants(runs: Mapping[str, Run], request: Requests) -> dict[str, Latency]:
+    """Milliseconds for a request: each is answered by every variant in turn, so that its size and the machine's drift fall on all."""
+    for run in runs.values():
+        for number in range(_WARM_UP):
+            run(request(number))
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    end = time.perf_counter() + _SECONDS
+    for number in range(_ROUNDS):
+        if number >= 10 and time.perf_counter() > end:
+            break
+        tensors = request(number)
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run(tensors)
             taken[name].append((time.perf_counter() - start) * 1e3)
     return {name: Latency(p50=float(np.percentile(ms, 50)), p99=float(np.percentile(ms, 99))) for name, ms in taken.items()}

@@ -138,6 +138,8 @@ class Limits(Config):
     """Median for one row, on this machine."""
     size_ratio: Positive | None = None
     """File size over that of fp32."""
+    memory_mb: Positive | None = None
+    """Resident memory that a process gains by it, in 10⁶ bytes, with a request of 32 rows, on this machine."""
 
 
 class Compression(Config):
@@ -145,10 +147,17 @@ class Compression(Config):
 
     compressors: tuple[dict[str, Any] | tuple[dict[str, Any], ...], ...] = ({"kind": "int8_dynamic"}, {"kind": "int8_static"})
     """Each makes one variant beside fp32; a list of them makes one together, each from what the one before it left."""
-    objective: Literal["size", "latency", "throughput"] = "size"
-    """What the best variant has least of (bytes, milliseconds for one row) or most of (rows a second, in calls of 32)."""
+    objective: Literal["size", "memory", "latency", "throughput"] = "size"
+    """What the best variant has least of (bytes, memory, milliseconds for one row) or most of (rows a second, in requests of 32)."""
     limits: Limits = Limits()
     """What a variant must keep to be chosen."""
+
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> Self:
+        ratio = self.limits.size_ratio
+        if not self.compressors and ratio is not None and ratio < 1:
+            raise ValueError(f"without compressors there is only fp32, whose size_ratio is 1, over the limit of {ratio:g}")
+        return self
 
 
 def _model_name(name: str) -> str:
