@@ -46,6 +46,10 @@ class Subject:
 class Compressor(Config):
     """Options of one way to compress, and how to do it."""
 
+    def taught(self, share: float) -> "Compressor | None":  # noqa: ARG002 - most need no training
+        """The same with so much of the training that follows, from 0 to 1. None where there is none."""
+        return None
+
     def unfit(self, subject: Subject) -> str | None:  # noqa: ARG002 - most fit all
         """Why it makes no sense for such a model or on such a machine, as in "there is no CUDA device"; None where it does."""
         return None
@@ -75,8 +79,13 @@ def calibration_batches(rows: EncodedSplit, count: int, size: int = 32) -> Itera
 COMPRESSORS: Catalog[Compressor] = Catalog(
     "compressor",
     {
+        "graph": "tasks.compression.graph:GraphOptimized",
+        "fp16": "tasks.compression.fp16:Fp16",
         "int8_dynamic": "tasks.compression.int8_dynamic:Int8Dynamic",
+        "int8_rows": "tasks.compression.int8_rows:Int8Rows",
         "int8_static": "tasks.compression.int8_static:Int8Static",
+        "int8_weights": "tasks.compression.int8_weights:Int8Weights",
+        "int4_weights": "tasks.compression.int4_weights:Int4Weights",
         "prune": "tasks.compression.prune:Prune",
         "distill": "tasks.compression.distill:Distill",
     },
