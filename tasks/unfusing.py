@@ -41,26 +41,31 @@ def split_embedding(graph: Graph) -> int:
     masks: dict[str, str] = {}
 
     def rule(node: NodeProto) -> list[NodeProto] | None:
-        if node.op_type != "EmbedLayerNormalization" or len(node.input) > 8 or len(node.output) > 2:
+        if node.op_type != "EmbedLayerNormalization":
             return None
-        ids, segments, words, positions, segment_table, scale, shift, mask = _inputs(node, 8)
+        ids, segments, words, positions, segment_table, scale, shift, mask, given_places = _inputs(node, 9)
+        _, lengths, whole = (*node.output, "", "")[:3]
         names = ("word", "shape", "length", "place", "position", "placed", "segment", "sum")
         word, shape, length, place, position, placed, segment, total = (graph.name(f"{node.output[0]}_{each}") for each in names)
-        if len(node.output) == 2 and node.output[1]:
+        if lengths:
             # Attention takes the mask itself as well as the lengths that this node makes of it.
-            masks[node.output[1]] = mask
+            masks[lengths] = mask
         zero, one = (graph.shared(np.array(value, np.int64), name) for value, name in ((0, "number_0"), (1, "number_1")))
-        made = [
-            make_node("Gather", [words, ids], [word]),
-            make_node("Shape", [ids], [shape], start=1, end=2),
-            make_node("Squeeze", [shape], [length]),
-            make_node("Range", [zero, length, one], [place]),
-            make_node("Gather", [positions, place], [position]),
-            make_node("Add", [word, position], [placed]),
-        ]
+        made = [make_node("Gather", [words, ids], [word])]
+        if given_places:
+            place = given_places
+        else:
+            made += [
+                make_node("Shape", [ids], [shape], start=1, end=2),
+                make_node("Squeeze", [shape], [length]),
+                make_node("Range", [zero, length, one], [place]),
+            ]
+        made += [make_node("Gather", [positions, place], [position]), make_node("Add", [word, position], [placed])]
         if segment_table:
             made += [make_node("Gather", [segment_table, segments], [segment]), make_node("Add", [placed, segment], [total])]
-        given = [total if segment_table else placed, scale, shift]
+        if whole:
+            made[-1].output[0] = whole
+        given = [made[-1].output[0], scale, shift]
         epsilon = attributes(node).get("epsilon", 1e-12)
         return [*made, make_node("LayerNormalization", given, node.output[:1], axis=-1, epsilon=epsilon)]
 
@@ -78,7 +83,8 @@ def plain_norms(graph: Graph) -> int:
 
     def rule(node: NodeProto) -> list[NodeProto] | None:
         skip = node.op_type == "SkipLayerNormalization"
-        if not (skip or node.op_type == "LayerNormalization") or len([name for name in node.output if name]) > 1:
+        _, *statistics, whole = (*node.output, "", "", "")[:4]
+        if not (skip or node.op_type == "LayerNormalization") or any(statistics):
             return None
         value, *rest = _inputs(node, 5 if skip else 3)
         beside, gain, shift, bias = rest if skip else ("", *rest, "")
@@ -89,6 +95,8 @@ def plain_norms(graph: Graph) -> int:
         for term in filter(None, (bias, beside)):
             made.append(make_node("Add", [value, term], [graph.name(f"{out}_sum")]))
             value = made[-1].output[0]
+        if whole:
+            made[-1].output[0] = value = whole
         size = gains.size
         epsilon = attributes(node).get("epsilon", 1e-12 if skip else 1e-5) * size
         axis = graph.shared(_AXIS, "last_axis")
