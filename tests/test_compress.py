@@ -41,7 +41,8 @@ def candidate(name: str, **figures: Any) -> Candidate:
 
 def test_every_variant_is_in_the_bundle_measured_and_whole(stages: Stages) -> None:
     manifest = bundle(stages).manifest
-    assert [variant.name for variant in manifest.variants] == ["fp32", "int8_dynamic", "int8_static"]
+    # Its matrices are too small for int8_static.
+    assert [variant.name for variant in manifest.variants] == ["fp32", "int8_dynamic"]
     assert manifest.chosen == stages.compression.chosen
     for variant in manifest.variants:
         found = variant.measurements
