@@ -182,13 +182,14 @@ def export(job: Job, run: Run, version: DatasetVersion, encoded: Done[EncodeResu
 
 @step(timeout=6 * _HOURS)
 def compress(
-    job: Job, run: Run, version: DatasetVersion, encoded: Done[EncodeResult], exported: Done[ExportResult]
+    job: Job, run: Run, version: DatasetVersion, encoded: Done[EncodeResult], trained: Done[TrainResult], exported: Done[ExportResult]
 ) -> Done[CompressResult]:
+    """Search for the best variant. Each that is made stays in the store, so that another budget chooses anew in seconds."""
     done = job.store.run(
         "compress",
         job.keys(version).compress,
         CompressResult,
-        lambda out: compress_stage(job.recipe, Encoded(encoded.folder), exported.folder, out),
+        lambda out: compress_stage(job.recipe, Encoded(encoded.folder), exported.folder, out, trained.folder, job.store),
         force=job.force,
     )
     for candidate in done.result.candidates:
@@ -199,7 +200,9 @@ def compress(
             }
         )
         run.figures({f"variant/{candidate.name}/{name}": value for name, value in figures.items()})
-    run.artifact(done.folder / "result.json", "compression")
+    for name in ("result.json", "pareto.html", "pareto.png"):
+        run.artifact(done.folder / name, "compression")
+    run.text(done.result.table() + "\n", "compression/candidates.txt")
     job.note_done(done)
     return done
 

@@ -40,7 +40,7 @@ def training(recipe: str, settings: list[str] | None = None, *, force: bool = Fa
         evaluated = steps.evaluate(job, run, version, encoded, trained)
         folds = steps.cross_validate(job, run, version, base) if job.recipe.evaluation.folds else ()
         exported = steps.export(job, run, version, encoded, trained)
-        compressed = steps.compress(job, run, version, encoded, exported)
+        compressed = steps.compress(job, run, version, encoded, trained, exported)
         gates = steps.gate(job, run, version, compressed, folds)
         registered = steps.register(job, run, version, evaluated, compressed, gates)
         alias = steps.promote(job, registered)

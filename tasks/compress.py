@@ -1,101 +1,31 @@
 """Compress: make the recipe's variants, measure each here, and choose the best that the limits allow."""
 
-import logging
-import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from onnxruntime.quantization.shape_inference import quant_pre_process
-
-from tasks.compression import Subject, remove_model, weights_beside
+from tasks.candidate import Candidate, Miss, choose
+from tasks.compression import Subject
 from tasks.compression.chain import chains
-from tasks.compression.invariance import check_invariance
 from tasks.compression.measure import requests, time_loads, time_variants
-from tasks.compression.memory import session_memory
-from tasks.core.bundle import Batch, Bundle, Invariance, Manifest, Measurements, Variant, describe_variant
-from tasks.core.config import Config
-from tasks.core.dataset import SplitName
+from tasks.core.bundle import Bundle, Manifest, Measurements, Variant, describe_variant
 from tasks.core.encoded import Encoded
-from tasks.core.errors import MaasflowError
 from tasks.core.machine import this_machine
 from tasks.core.metrics import Interval, drop, paired_difference
-from tasks.core.predictor import open_session, rows_alone, run_session, runtime_of
+from tasks.core.predictor import open_session, run_session, runtime_of
 from tasks.core.recipe import Recipe
-from tasks.core.scoring import Scores, score_split
-from tasks.core.stages import StageResult, link_file
+from tasks.core.scoring import Scores
+from tasks.core.stages import StageResult, StageStore, link_file, write_text
 from tasks.export import BUNDLE
+from tasks.figures import draw_pareto
+from tasks.pareto_page import Picture, page
+from tasks.search import Search
+from tasks.workshop import ROWS, Made, Workshop
 
 SCORES = "scores"
 """The folder with the test split's answers of every variant, as `<name>.npz`."""
 
-SplitScores = dict[SplitName, Scores]
-_MEASURED: Final[tuple[SplitName, ...]] = ("validation", "test")
-ROWS: Final = 32
-"""In the requests that throughput and memory are measured with."""
-
-_log = logging.getLogger("maasflow.compress")
-
-
-@dataclass(frozen=True)
-class Made:
-    """A variant, run as it will be served."""
-
-    scores: SplitScores
-    invariance: Invariance
-    memory_mb: float
-
-    @property
-    def batch(self) -> Batch:
-        return "any" if self.invariance.holds else "one"
-
-
-class Miss(Config):
-    """A limit that a variant breaks."""
-
-    what: str
-    value: float
-    limit: float
-
-    @property
-    def relative(self) -> float:
-        """How far beyond the limit, as a share of it; infinite for a limit of 0."""
-        return (self.value - self.limit) / self.limit if self.limit else math.inf
-
-    def __str__(self) -> str:
-        return f"{self.what} {self.value:.4g} is over {self.limit:g}"
-
-    @property
-    def distance(self) -> str:
-        by = f"{self.relative:.2%}" if self.limit else f"{self.value:.4g}"
-        return f"{self.what} by {by} ({self.value:.4g}, the limit is {self.limit:g})"
-
-
-class Candidate(Config):
-    """A variant beside fp32. `misses` lists the limits that it breaks."""
-
-    name: str
-    bytes: int
-    size_ratio: float
-    batch: Batch
-    """`one` where a row's answer depends on its neighbours, so that each is run alone: here and on the server."""
-    load_ms: float
-    memory_mb: float
-    latency_ms: float
-    """Median for one row."""
-    p99_ms: float
-    """For one row."""
-    rows_per_second: float
-    """In requests with 32 rows."""
-    validation_drop: float
-    test: float
-    """The headline metric on the test split."""
-    test_difference: Interval
-    """How much better than fp32's that is: positive is better."""
-    agreement: float
-    misses: tuple[Miss, ...]
+_KEPT = "kept"
 
 
 class CompressResult(StageResult):
@@ -117,9 +47,39 @@ class CompressResult(StageResult):
             f"validation drop {choice.validation_drop:+.4f}{', one row at a time' if choice.batch == 'one' else ''}"
         )
 
+    def table(self) -> str:
+        """The candidates for a person to read, and why the rest is not among them."""
+        rows: list[tuple[str, ...]] = [("", "variant", "× fp32", "ms, 1 row", "rows/s", "MB", "drop", "test", "remarks")]
+        for candidate in self.candidates:
+            remarks = [str(miss) for miss in candidate.misses] + ["one row at a time"] * (candidate.batch == "one")
+            rows.append(
+                (
+                    "→" if candidate.name == self.chosen else "",
+                    candidate.name,
+                    f"{candidate.size_ratio:.2f}",
+                    f"{candidate.latency_ms:.3g}",
+                    f"{candidate.rows_per_second:,.0f}",
+                    f"{candidate.memory_mb:.0f}",
+                    f"{candidate.validation_drop:+.4f}",
+                    f"{candidate.test:.4f}",
+                    "; ".join(remarks),
+                )
+            )
+        rows += [("", name, *[""] * 6, reason) for name, reason in self.failed.items()]
+        widths = [max(len(row[column]) for row in rows) for column in range(8)]
+        return "\n".join(
+            ("  ".join(cell.ljust(width) for cell, width in zip(row[:8], widths, strict=True)) + "  " + row[8]).rstrip() for row in rows
+        )
 
-def compress(recipe: Recipe, encoded: Encoded, exported: Path, out: Path) -> CompressResult:
-    """Write `bundle/` with all variants, measured, to `out`. Raises MaasflowError where no variant is within the limits."""
+
+def compress(
+    recipe: Recipe, encoded: Encoded, exported: Path, out: Path, trained: Path | None = None, store: StageStore | None = None
+) -> CompressResult:
+    """Write `bundle/` with all variants, measured, to `out`, and the picture of the search.
+
+    `trained` is the folder with the trained weights, for what begins from them; what was made and asked is kept in `store`, so that
+    another limit chooses anew in seconds. Raises MaasflowError where no variant is within the limits.
+    """
     source = Bundle.open(exported / BUNDLE)
     folder = out / BUNDLE
     (folder / "variants").mkdir(parents=True)
@@ -127,70 +87,33 @@ def compress(recipe: Recipe, encoded: Encoded, exported: Path, out: Path) -> Com
     external = {name for variant in source.manifest.variants for name in variant.external}
     for file in source.manifest.files:
         (shutil.copyfile if file in external else link_file)(source.folder / file, folder / file)
-    made, failed = make_variants(Subject(recipe, encoded), source.manifest, folder / "variants")
-    variants = measure(recipe, source.manifest, encoded, folder, made)
+    subject = Subject(recipe, encoded, len(source.manifest.labels), trained)
+    search = Search(Workshop(subject, source.manifest, folder / "variants" / "fp32.onnx", store or StageStore(out / _KEPT)))
+    search.run(chains(recipe))
+    for name, found in search.made.items():
+        for part in found.path.parent.glob(f"{found.path.name}*") if name != "fp32" else ():
+            link_file(part, folder / "variants" / part.name.replace(found.path.stem, name, 1))
+    shutil.rmtree(out / _KEPT, ignore_errors=True)
+    variants = measure(recipe, source.manifest, encoded, folder, search.made)
     candidates = tuple(_candidate(recipe, variant, variants[0]) for variant in variants)
-    chosen = choose(recipe, candidates)
+    chosen = choose(recipe.compression.objective, candidates).name
     (out / SCORES).mkdir()
-    for name, found in made.items():
+    for name, found in search.made.items():
         found.scores["test"].save(out / SCORES / f"{name}.npz")
     Bundle(folder, source.manifest.replace(variants=variants, chosen=chosen)).write()
-    return CompressResult(chosen=chosen, candidates=candidates, failed=failed)
-
-
-def make_variants(subject: Subject, manifest: Manifest, variants: Path) -> tuple[dict[str, Made], dict[str, str]]:
-    """Write each chain's variant beside fp32; those that have an answer for every row, and why each of the rest has not."""
-    made, failed = {"fp32": _run(variants / "fp32.onnx", subject, manifest)}, {}
-    prepared = variants / "prepared.onnx"
-    for chain in chains(subject.recipe):
-        path = variants / f"{chain.name}.onnx"
-        if reason := chain.unfit(subject):
-            failed[chain.name] = f"not applicable here: {reason}"
-            continue
-        try:
-            if not prepared.exists():
-                _prepare(variants / "fp32.onnx", prepared)
-            chain.compress(prepared, path, subject)
-            made[chain.name] = _run(path, subject, manifest)
-        except OSError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a compressor may fail in any way, and the others still count
-            failed[chain.name] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-            remove_model(path)
-            _log.warning("%s could not be made: %s", chain.name, failed[chain.name])
-    remove_model(prepared)
-    return made, failed
-
-
-def _prepare(source: Path, target: Path) -> None:
-    """Shapes inferred and constants folded, which ONNX Runtime asks for before any quantisation."""
-    external = weights_beside(source).is_file()
-    quant_pre_process(
-        source,
-        target,
-        skip_symbolic_shape=True,
-        # Beyond 2 GiB it would have to go through one protobuf message.
-        skip_optimization=external,
-        save_as_external_data=external,
-        all_tensors_to_one_file=external,
-        external_data_location=weights_beside(target).name if external else None,
+    picture = Picture(
+        source.manifest.name,
+        recipe.evaluation.metric,
+        recipe.compression.objective,
+        recipe.compression.limits,
+        candidates,
+        chosen,
+        search.failed,
+        this_machine(),
     )
-
-
-def _run(path: Path, subject: Subject, manifest: Manifest) -> Made:
-    """A variant on the validation and the test split. Raises MaasflowError where an answer is not finite."""
-    recipe, encoded, state = subject.recipe, subject.encoded, manifest.state_inputs
-    session, validation, test = open_session(path, recipe.serving.threads), encoded.split("validation"), encoded.split("test")
-    invariance = check_invariance(run_session(session), validation, state)
-    batch: Batch = "any" if invariance.holds else "one"
-    run = run_session(session, batch)
-    scores = {name: score_split(run, encoded.split(name), state, recipe.evaluation.calibration_bins) for name in _MEASURED}
-    for split, found in scores.items():
-        if lost := found.unanswered:
-            raise MaasflowError(f"{path.stem} has no finite answer for {len(lost)} of {len(found)} {split} rows")
-    request = requests(test, state, ROWS)(0)
-    memory = session_memory(path, recipe.serving.threads, rows_alone(request) if batch == "one" else [request])
-    return Made(scores, invariance, memory)
+    write_text(out / "pareto.html", page(picture))
+    draw_pareto(picture, out / "pareto.png")
+    return CompressResult(chosen=chosen, candidates=candidates, failed=search.failed)
 
 
 def measure(recipe: Recipe, manifest: Manifest, encoded: Encoded, folder: Path, made: Mapping[str, Made]) -> tuple[Variant, ...]:
@@ -228,28 +151,6 @@ def _difference(recipe: Recipe, found: Scores, fp32: Scores) -> Interval:
     return paired_difference(found, fp32, recipe.evaluation.metric, recipe.evaluation.bootstrap, recipe.training.seed)
 
 
-def choose(recipe: Recipe, candidates: tuple[Candidate, ...]) -> str:
-    """The best candidate by the objective among those within the limits.
-
-    Raises MaasflowError where there is none, naming the one whose largest miss, as a share of its limit, is the smallest.
-    """
-    fitting = [candidate for candidate in candidates if not candidate.misses]
-    if not fitting:
-        # By their values too, where the limits are 0 and every miss is infinitely far from them.
-        nearest = min(candidates, key=lambda candidate: max((miss.relative, miss.value) for miss in candidate.misses))
-        raise MaasflowError(
-            f"infeasible; the nearest is {nearest.name}, which misses {', and '.join(miss.distance for miss in nearest.misses)}",
-            "widen the limit in the recipe's compression.limits, or add a compressor",
-        )
-    objective = {
-        "size": lambda candidate: candidate.bytes,
-        "memory": lambda candidate: candidate.memory_mb,
-        "latency": lambda candidate: candidate.latency_ms,
-        "throughput": lambda candidate: -candidate.rows_per_second,
-    }[recipe.compression.objective]
-    return min(fitting, key=objective).name
-
-
 def _candidate(recipe: Recipe, variant: Variant, fp32: Variant) -> Candidate:
     metric, limits = recipe.evaluation.metric, recipe.compression.limits
     found, reference = variant.measurements, fp32.measurements
@@ -276,6 +177,7 @@ def _candidate(recipe: Recipe, variant: Variant, fp32: Variant) -> Candidate:
         latency_ms=latency.p50,
         p99_ms=latency.p99,
         rows_per_second=ROWS * 1e3 / found.latency_ms[str(ROWS)].p50,
+        validation=found.metrics["validation"][metric],
         validation_drop=lost,
         test=found.metrics["test"][metric],
         test_difference=found.test_difference,

@@ -8,10 +8,13 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
+from tasks.candidate import pareto_front
 from tasks.core.metrics import Scored
+from tasks.core.recipe import LOWER_IS_BETTER
+from tasks.pareto_page import PLOTTED, Picture
 from tasks.training.loop import Epoch
 
-_BLUE, _ORANGE, _GREY = "#1f5fa8", "#d9730d", "#9a9a9a"
+_BLUE, _ORANGE, _GREY, _GREEN = "#1f5fa8", "#d9730d", "#9a9a9a", "#12794a"
 _DOTS_PER_INCH = 110
 _LONGEST_LABEL = 24
 
@@ -74,6 +77,31 @@ def draw_curves(history: Sequence[Epoch], best: Epoch, metric: str, path: Path) 
         axes.axvline(best.epoch, color=_ORANGE, linestyle=":", label=f"kept (best {metric.replace('_', ' ')})")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()
+    _save(figure, path)
+
+
+def draw_pareto(picture: Picture, path: Path) -> None:
+    """Each candidate by what it costs and what it gets right on the validation split; the front is joined."""
+    figure = Figure((8, 5), dpi=_DOTS_PER_INCH, layout="constrained")
+    axes = figure.add_subplot()
+    cost, title = PLOTTED[picture.objective]
+    front = pareto_front(picture.objective, picture.candidates)
+    joined = sorted((cost(each), each.validation) for each in picture.candidates if each.name in front)
+    axes.plot(*zip(*joined, strict=True), color=_BLUE, alpha=0.4)
+    order = [each.name for each in sorted(picture.candidates, key=cost)]
+    for candidate in picture.candidates:
+        place = (cost(candidate), candidate.validation)
+        color = _GREEN if candidate.name == picture.chosen else _GREY if candidate.misses else _BLUE
+        axes.scatter(*place, color=color, s=70 if candidate.name == picture.chosen else 40, zorder=3)
+        # Names of neighbours stand at different heights.
+        height = 6 + 11 * (order.index(candidate.name) % 3)
+        axes.annotate(candidate.name, place, xytext=(4, height), textcoords="offset points", fontsize=8, parse_math=False)
+    metric = picture.metric.replace("_", " ")
+    axes.set(xlabel=title, ylabel=f"validation {metric}", title=f"{picture.name}: {picture.chosen} was chosen")
+    if picture.metric in LOWER_IS_BETTER:
+        axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.margins(x=0.15, y=0.15)
     _save(figure, path)
 
 

@@ -65,7 +65,7 @@ def recipe(**sections: Any) -> Recipe:
     """A recipe for the points, quick to train, with these sections changed, and a model of another family taken as it is."""
     values: dict[str, Any] = {
         "dataset": "points",
-        "model": {"family": "mlp", "hidden": [24]},
+        "model": {"family": "mlp", "hidden": [40, 40]},
         "training": {"epochs": 6, "batch_size": 32, "learning_rate": 0.02},
         "evaluation": {"bootstrap": 100},
         "serving": {"threads": 1},
@@ -127,7 +127,7 @@ class Stages:
             training,
             evaluate(found, dataset.class_names, encoded, out["trained"], training, out["evaluated"]),
             export(found, "points", dataset, VERSION, encoded, out["trained"], out["exported"]),
-            compress(found, encoded, out["exported"], out["compressed"]),
+            compress(found, encoded, out["exported"], out["compressed"], out["trained"]),
         )
 
 

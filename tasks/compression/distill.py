@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field
 from torch import nn
@@ -19,7 +19,8 @@ class Distill(Compressor):
 
     layers: Annotated[int, Field(ge=1)] = 3
     """How many the student has. They begin as layers of the whole model, evenly spaced, the last one among them."""
-    epochs: Annotated[int, Field(ge=1)] = 8
+    epochs: Annotated[int, Field(ge=0)] = 8
+    """Of training. 0 leaves the layers as they began."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """The recipe's where not given."""
     temperature: Annotated[float, Field(gt=0)] = 2.0
@@ -34,6 +35,9 @@ class Distill(Compressor):
         return reason or (
             None if MODELS.load(subject.family).layered else f"the family '{subject.family}' has no layers that can be left out"
         )
+
+    def taught(self, share: float) -> Self | None:
+        return self.model_copy(update={"epochs": round(self.epochs * share + 0.25)}) if self.epochs else None
 
     def compress(self, source: Path, target: Path, subject: Subject) -> None:  # noqa: ARG002 - it begins with the trained module
         assert subject.trained
@@ -51,6 +55,7 @@ class Distill(Compressor):
         lesson = Lesson(
             self.epochs, self.learning_rate or subject.recipe.training.learning_rate, self.temperature, self.answers, self.hidden
         )
-        with TemporaryDirectory(dir=target.parent) as folder:
-            student.taught_by(whole, lesson, Path(folder), pairs)
+        if self.epochs:
+            with TemporaryDirectory(dir=target.parent) as folder:
+                student.taught_by(whole, lesson, Path(folder), pairs)
         student.write(target)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Final
+from typing import Annotated, Final, Self
 
 from pydantic import Field
 from torch import Tensor
@@ -46,6 +46,9 @@ class Prune(Compressor):
 
     def unfit(self, subject: Subject) -> str | None:
         return can_be_smaller(subject.recipe, subject.task, subject.trained)
+
+    def taught(self, share: float) -> Self | None:
+        return self.model_copy(update={"epochs": round(self.epochs * share + 0.25)}) if self.epochs else None
 
     def compress(self, source: Path, target: Path, subject: Subject) -> None:  # noqa: ARG002 - it begins with the trained module
         assert subject.trained

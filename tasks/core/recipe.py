@@ -129,6 +129,9 @@ class Evaluation(Config):
     """Bins of equal width for the expected calibration error."""
 
 
+Objective = Literal["size", "memory", "latency", "throughput"]
+
+
 class Limits(Config):
     """What a variant must keep to be chosen. None sets no limit."""
 
@@ -147,7 +150,7 @@ class Compression(Config):
 
     compressors: tuple[dict[str, Any] | tuple[dict[str, Any], ...], ...] = ({"kind": "int8_dynamic"}, {"kind": "int8_static"})
     """Each makes one variant beside fp32; a list of them makes one together, each from what the one before it left."""
-    objective: Literal["size", "memory", "latency", "throughput"] = "size"
+    objective: Objective = "size"
     """What the best variant has least of (bytes, memory, milliseconds for one row) or most of (rows a second, in requests of 32)."""
     limits: Limits = Limits()
     """What a variant must keep to be chosen."""

@@ -8,7 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
-from tasks.compress import SCORES, Candidate, compress, make_variants
+from tasks.candidate import Candidate
+from tasks.compress import SCORES, CompressResult, compress
 from tasks.compression import COMPRESSORS, Compressor, Subject, calibration_batches
 from tasks.compression.chain import chains
 from tasks.core.bundle import Bundle
@@ -166,12 +167,10 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(COMPRESSORS._entries, "broken", "tasks.compression:Broken")
 
 
-def variants_of(stages: Stages, folder: Path, how: str) -> tuple[list[str], dict[str, str]]:
-    exported = Bundle.open(stages.folder("exported") / BUNDLE)
-    (folder / "fp32.onnx").write_bytes(exported.file().read_bytes())
+def compressed_with(stages: Stages, out: Path, how: str) -> CompressResult:
+    out.mkdir()
     wanted = recipe(compression={"compressors": [{"kind": "broken", "how": how}, {"kind": "int8_dynamic"}]})
-    scores, failed = make_variants(Subject(wanted, stages.encoded), exported.manifest, folder)
-    return list(scores), failed
+    return compress(wanted, stages.encoded, stages.folder("exported"), out)
 
 
 @pytest.mark.usefixtures("broken")
@@ -185,17 +184,17 @@ def variants_of(stages: Stages, folder: Path, how: str) -> tuple[list[str], dict
     ],
 )
 def test_a_compressor_that_fails_is_named_and_leaves_the_others(how: str, why: str, stages: Stages, tmp_path: Path) -> None:
-    made, failed = variants_of(stages, tmp_path, how)
-    assert made == ["fp32", "int8_dynamic"]
-    assert list(failed) == ["broken"]
-    assert failed["broken"].startswith(why)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["fp32.onnx", "int8_dynamic.onnx"]
+    found = compressed_with(stages, tmp_path / "out", how)
+    assert [candidate.name for candidate in found.candidates] == ["fp32", "int8_dynamic"]
+    assert list(found.failed) == ["broken"]
+    assert found.failed["broken"].startswith(why)
+    assert sorted(path.name for path in (tmp_path / "out" / BUNDLE / "variants").iterdir()) == ["fp32.onnx", "int8_dynamic.onnx"]
 
 
 @pytest.mark.usefixtures("broken")
 def test_a_full_disk_is_not_the_compressors_failure(stages: Stages, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left"):
-        variants_of(stages, tmp_path, "fills the disk")
+        compressed_with(stages, tmp_path / "out", "fills the disk")
 
 
 def test_a_chain_makes_one_variant_and_leaves_no_step_behind(stages: Stages, tmp_path: Path) -> None:

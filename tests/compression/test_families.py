@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 import pytest
 
-from tasks.compress import _prepare
 from tasks.compression import COMPRESSORS, Subject, remove_model
 from tasks.core.bundle import Bundle
 from tasks.core.language import first_state
@@ -16,6 +15,7 @@ from tasks.core.predictor import open_session, run_session
 from tasks.core.scoring import Scores, score_split
 from tasks.export import BUNDLE, largest_difference
 from tasks.train import load
+from tasks.workshop import prepare_model
 from tests.tiny import Stages
 
 FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -86,7 +86,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp(request.param)
     sections: dict[str, Any] = {"model": {"family": request.param, **model}, "training": training, "compression": {"compressors": []}}
     found = Trained(folder, Stages.run(folder / "stages", kind, **sections))
-    _prepare(Bundle.open(found.stages.folder("exported") / BUNDLE).file(), found.source)
+    prepare_model(Bundle.open(found.stages.folder("exported") / BUNDLE).file(), found.source)
     return found
 
 

@@ -1,0 +1,104 @@
+"""Which candidates are made, which are trained, and what another budget costs."""
+
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+
+from tasks.compress import CompressResult, compress
+from tasks.compression import COMPRESSORS, Compressor, Subject
+from tasks.compression.prune import Prune
+from tasks.core.stages import StageStore
+from tests.tiny import Stages, recipe
+
+TRAINED: list[tuple[float, int]] = []
+"""The share of neurons that went, and the epochs, of everything that was made by `Lesson`."""
+
+
+class Counted(Prune):
+    """Pruning that is noted."""
+
+    def compress(self, source: Path, target: Path, subject: Subject) -> None:
+        TRAINED.append((self.neurons, self.epochs))
+        super().compress(source, target, subject)
+
+
+class Useless(Compressor):
+    """It would take training, and makes nothing smaller."""
+
+    epochs: int = 4
+
+    def taught(self, share: float) -> Self:
+        return self.model_copy(update={"epochs": round(self.epochs * share)})
+
+    def compress(self, source: Path, target: Path, subject: Subject) -> None:
+        assert not self.epochs, "it was trained for nothing"
+        target.write_bytes(source.read_bytes())
+
+
+@pytest.fixture(autouse=True)
+def _in_the_catalog(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tasks.compression as package  # noqa: PLC0415 - to put them where a catalog's line may point
+
+    for kind, component in (("counted", Counted), ("useless", Useless)):
+        monkeypatch.setattr(package, component.__name__, component, raising=False)
+        monkeypatch.setitem(COMPRESSORS._entries, kind, f"tasks.compression:{component.__name__}")
+    TRAINED.clear()
+
+
+def searched(stages: Stages, out: Path, store: StageStore | None = None, **compression: Any) -> CompressResult:
+    out.mkdir()
+    return compress(recipe(compression=compression), stages.encoded, stages.folder("exported"), out, stages.folder("trained"), store)
+
+
+def test_what_could_win_is_trained_to_the_end(stages: Stages, tmp_path: Path) -> None:
+    found = searched(stages, tmp_path / "out", compressors=[{"kind": "counted", "epochs": 2}], limits={"metric_drop": None})
+    assert TRAINED == [(0.5, 0), (0.5, 2)]
+    assert found.chosen == "counted"
+
+
+def test_what_is_no_better_than_what_needs_no_training_is_not_trained(stages: Stages, tmp_path: Path) -> None:
+    found = searched(stages, tmp_path / "out", compressors=[{"kind": "int8_dynamic"}, {"kind": "useless"}], limits={"metric_drop": None})
+    assert found.failed == {"useless": "not trained: what needs no training is better by the objective, size"}
+
+
+def test_what_is_too_large_is_not_trained(stages: Stages, tmp_path: Path) -> None:
+    limits = {"size_ratio": 0.9, "metric_drop": None}
+    found = searched(stages, tmp_path / "out", compressors=[{"kind": "counted", "epochs": 1}, {"kind": "useless"}], limits=limits)
+    assert found.failed["useless"].startswith("not trained: its size beside fp32, 1.0")
+    assert found.chosen == "counted"
+
+
+def test_of_many_the_better_half_is_trained_to_the_end(stages: Stages, tmp_path: Path) -> None:
+    shares = (0.2, 0.4, 0.6, 0.8)
+    kinds = [{"kind": "counted", "neurons": share, "epochs": 4} for share in shares]
+    found = searched(stages, tmp_path / "out", compressors=kinds, limits={"metric_drop": None})
+    assert sorted(TRAINED)[:4] == sorted([(share, epochs) for share in shares for epochs in (0, 1)])[:4]
+    assert sum(epochs == 4 for _, epochs in TRAINED) == 2
+    behind = [reason for reason in found.failed.values() if reason.startswith("not trained to the end: after a quarter its validation")]
+    assert len(behind) == 2
+
+
+def test_another_budget_chooses_anew_without_making_anything(stages: Stages, tmp_path: Path) -> None:
+    store, kinds = StageStore(tmp_path / "store"), [{"kind": "counted", "epochs": 1}]
+    first = searched(stages, tmp_path / "first", store, compressors=kinds, limits={"metric_drop": None})
+    made = len(TRAINED)
+    again = searched(stages, tmp_path / "again", store, compressors=kinds, limits={"metric_drop": 0.5})
+    assert len(TRAINED) == made
+    assert [each.name for each in again.candidates] == [each.name for each in first.candidates]
+    assert [each.test for each in again.candidates] == [each.test for each in first.candidates]
+
+
+def test_a_search_that_was_broken_off_keeps_what_it_had(stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, kinds = StageStore(tmp_path / "store"), [{"kind": "counted", "epochs": 1}, {"kind": "useless"}]
+    with monkeypatch.context() as broken:
+
+        def interrupt(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        broken.setattr(Useless, "compress", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            searched(stages, tmp_path / "first", store, compressors=kinds)
+    assert TRAINED == [(0.5, 0)]
+    searched(stages, tmp_path / "again", store, compressors=kinds, limits={"metric_drop": None})
+    assert TRAINED == [(0.5, 0), (0.5, 1)]
