@@ -14,6 +14,9 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 MICROSOFT: Final = "com.microsoft"
 """The domain of the nodes that ONNX Runtime adds to the standard's."""
 
+_SHARED: Final = 2**14
+"""Bytes of a constant up to which an equal one is looked for."""
+
 Array = npt.NDArray[Any]
 Weights = npt.NDArray[np.float32]
 Rule = Callable[[NodeProto], list[NodeProto] | None]
@@ -107,6 +110,7 @@ def compact(model: onnx.ModelProto) -> None:
     """
     graph = model.graph
     _remove_unused(graph)
+    _share_equal(graph)
     for field in ("doc_string", "value_info", "metadata_props", "quantization_annotation"):
         graph.ClearField(field)
         if field in ("doc_string", "metadata_props"):
@@ -144,6 +148,31 @@ def _remove_unused(graph: onnx.GraphProto) -> None:
     del graph.node[:]
     graph.node.extend(reversed(nodes))
     tensors = [tensor for tensor in graph.initializer if tensor.name in wanted]
+    del graph.initializer[:]
+    graph.initializer.extend(tensors)
+
+
+def _share_equal(graph: onnx.GraphProto) -> None:
+    """Keep one of several small constants that are equal, such as the zero points of symmetric codes."""
+    first: dict[bytes, str] = {}
+    same: dict[str, str] = {}
+    tensors = []
+    for tensor in graph.initializer:
+        if tensor.ByteSize() <= _SHARED:
+            nameless = onnx.TensorProto()
+            nameless.CopyFrom(tensor)
+            nameless.ClearField("name")
+            found = first.setdefault(nameless.SerializeToString(deterministic=True), tensor.name)
+            if found != tensor.name:
+                same[tensor.name] = found
+                continue
+        tensors.append(tensor)
+    outputs = {value.name for value in graph.output}
+    inner = any(each.HasField("g") or each.graphs for node in graph.node for each in node.attribute)
+    if inner or outputs & same.keys():
+        return
+    for node in graph.node:
+        node.input[:] = [same.get(name, name) for name in node.input]
     del graph.initializer[:]
     graph.initializer.extend(tensors)
 

@@ -16,7 +16,8 @@ from tasks.unfusing import plain_gemm, plain_norms, quantize_tables, split_atten
 class Int4Weights(Compressor):
     """Matrices and embedding tables in an eighth of the bytes, where size is what matters.
 
-    A row's answer does not depend on its neighbours: activations are scaled in blocks of a row, or not at all.
+    Activations are scaled in blocks of a row, or not at all, so that a row's answer does not depend on its neighbours; but
+    with a block of 128 ONNX Runtime takes another way for one row than for many, which differ by a code's step.
     """
 
     block: Literal[16, 32, 64, 128, 256] = 32
