@@ -40,6 +40,21 @@ def tune(recipe: str, trials: int | None, force: bool) -> None:
 
 
 @cli.command()
+@click.argument("model")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY.PATH=VALUE", help="Differ from its recipe, as in compression.objective=size."
+)
+def compress(model: str, settings: tuple[str, ...]) -> None:
+    """Search anew for the best variant of a release, and register it as challenger.
+
+    MODEL is NAME, NAME@ALIAS or NAME@VERSION; without either the champion is meant.
+    """
+    from flows.compress import compress_release
+
+    click.echo("\n" + compress_release(model, settings))
+
+
+@cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free port.")
 @click.option(

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from tasks.core.bundle import Bundle
 from tasks.core.dataset import SPLITS, Dataset
 from tasks.core.encoded import Encoded
 from tasks.core.errors import DataError, InputError
 from tasks.core.pretrained import KEY, Pretrained
 from tasks.core.recipe import Recipe
 from tasks.core.splits import Split
-from tasks.core.stages import StageResult
+from tasks.core.stages import StageResult, link_file
 from tasks.core.tokenizing import TOKENIZER
 from tasks.core.transforms import Arrays, TensorSpec, Transform, fit_transform
 
@@ -49,11 +50,23 @@ def encode(recipe: Recipe, dataset: Dataset, prepared: Path, out: Path, base: Pa
         running=dataset.task == "language_modelling",
         tokenizer=tokenizer,
     )
+    return _write(transform, recipe.dataset, names, prepared, out)
+
+
+def encode_by(bundle: Bundle, prepared: Path, out: Path) -> EncodeResult:
+    """Write the splits to `out` as the transform of a bundle encodes them. Raises DataError for a row that cannot be encoded."""
+    manifest = bundle.manifest
+    for name in manifest.transform.files:
+        link_file(bundle.folder / name, out / name)
+    return _write(manifest.transform, manifest.lineage.dataset.name, list(manifest.columns), prepared, out)
+
+
+def _write(transform: Transform, dataset: str, names: list[str], prepared: Path, out: Path) -> EncodeResult:
     encoded = Encoded.create(out, transform)
     rows: dict[str, int] = {}
     for name in SPLITS:
         split = Split.open(prepared, name)
-        encoded.write(name, _encode(transform, split, names, recipe.dataset), split.targets, split.examples)
+        encoded.write(name, _encode(transform, split, names, dataset), split.targets, split.examples)
         rows[name] = len(split)
     return EncodeResult(transform=transform.kind, inputs=transform.inputs, rows=rows)
 

@@ -9,7 +9,6 @@ from tasks.core.bundle import Bundle, Lineage
 from tasks.core.git import Commit
 from tasks.core.recipe import Recipe
 from tasks.core.stages import StageResult, library_versions, link_file
-from tasks.evaluate import EvaluateResult
 from tasks.export import BUNDLE
 from tasks.gate import GateResult
 from tasks.tracking import BUNDLE_PATH, CHALLENGER, Run
@@ -36,13 +35,17 @@ def register(
     run: Run,
     commit: Commit,
     compressed: Path,
-    results: tuple[EvaluateResult, CompressResult, GateResult],
+    results: tuple[CompressResult, GateResult],
     out: Path,
+    parent: str | None = None,
 ) -> RegisterResult:
-    """Log the final bundle to the run and register it as challenger; a run that was killed here finds the version that it made. Raises RegistryError, GateError."""
-    evaluation, compression, gates = results
+    """Log the final bundle to the run and register it as challenger; a run that was killed here finds the version that it made.
+
+    `parent` is the release that was compressed anew. Raises RegistryError, GateError.
+    """
+    compression, gates = results
     gates.require()
-    bundle = _finish(recipe, run, commit, compressed, out)
+    bundle = _finish(recipe, run, commit, compressed, out, parent)
     name = bundle.manifest.name
     release = run.tracking.release_of(name, run.id)
     if release is None:
@@ -57,7 +60,7 @@ def register(
             "batch": choice.batch,
             "variant_sha256": bundle.manifest.variant().sha256,
             f"test_{metric}": f"{choice.test:.4f}",
-            f"test_{metric}_fp32": f"{evaluation.metrics[metric].value:.4f}",
+            f"test_{metric}_fp32": f"{compression.candidates[0].test:.4f}",
             "size_kb": f"{choice.bytes / 1e3:.1f} ({choice.size_ratio:.2f} of fp32)",
             "latency_ms": f"{choice.latency_ms:.3f}",
             "memory_mb": f"{choice.memory_mb:.1f}",
@@ -66,13 +69,15 @@ def register(
             "compared_with": f"version {gates.champion}" if gates.champion else "no champion",
             "approval": recipe.release.approval,
         }
+        if parent:
+            tags["parent"] = parent
         release = run.tracking.register(name, run.id, key, tags, f"{recipe.description}\n\n{gates.markdown()}".strip()[:_LONGEST])
     run.tracking.set_alias(name, CHALLENGER, release.version)
     shutil.rmtree(out)
     return RegisterResult(name=name, version=release.version, run=release.run)
 
 
-def _finish(recipe: Recipe, run: Run, commit: Commit, compressed: Path, out: Path) -> Bundle:
+def _finish(recipe: Recipe, run: Run, commit: Commit, compressed: Path, out: Path, parent: str | None) -> Bundle:
     """The bundle as it ships: with this recipe and its lineage."""
     source = Bundle.open(compressed / BUNDLE)
     folder = out / BUNDLE
@@ -83,6 +88,7 @@ def _finish(recipe: Recipe, run: Run, commit: Commit, compressed: Path, out: Pat
         git_commit=commit.digest,
         git_dirty=commit.dirty,
         mlflow_run=run.id,
+        parent=parent,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=library_versions(),
     )

@@ -41,7 +41,7 @@ def do(tracking: Tracking, stages: Stages, tmp_path: Path) -> Register:
             run_of(tracking, key),
             commit,
             stages.folder("compressed"),
-            (stages.evaluation, stages.compression, judged or gates(stages)),
+            (stages.compression, judged or gates(stages)),
             tmp_path / "releases" / key,
         )
 

@@ -107,6 +107,8 @@ class Lineage(Config):
     git_commit: str | None = None
     git_dirty: bool = False
     mlflow_run: str | None = None
+    parent: str | None = None
+    """The release whose weights these are, where it was compressed anew: `NAME version N`."""
     created: str = ""
     versions: dict[str, str] = {}
 

@@ -1,0 +1,114 @@
+"""The compression flow: another search for the best variant of a release, with another budget."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from prefect import flow
+from prefect.runtime import flow_run
+
+from flows import steps
+from flows.environment import quiet_libraries
+from flows.job import Job
+from flows.step import step
+from flows.training import ended
+from tasks.core.bundle import Bundle, DatasetVersion
+from tasks.core.errors import DataError
+from tasks.core.stages import Done, StageStore, code_key, content_key
+from tasks.core.workspace import Workspace
+from tasks.encode import EncodeResult, encode_by
+from tasks.export import BUNDLE
+from tasks.parent import ParentResult, find_release, recipe_of, take_up
+from tasks.plan import Keys
+from tasks.tracking import CHALLENGER, Tracking
+from tasks.train import TrainResult
+
+
+@dataclass
+class Again(Job):
+    """A job whose model is trained: that of a release."""
+
+    folder: Path = Path()
+    """What `take_up` left of it."""
+    parent: str = ""
+
+    @classmethod
+    def of(cls, model: str, settings: tuple[str, ...] = (), *, root: Path | None = None) -> Self:
+        """Fetch a release, and read its recipe. Raises RegistryError, ConfigError."""
+        workspace = Workspace(root) if root else Workspace.current()
+        tracking = Tracking.of(workspace)
+        release = find_release(tracking, model)
+        key = content_key("parent", release.name, release.version, release.run)
+        done = StageStore(workspace.stages).run("parent", key, ParentResult, lambda out: take_up(tracking, release, out))
+        recipe = recipe_of(Bundle.open(done.folder / BUNDLE), settings)
+        job = cls(workspace, release.name, recipe, workspace.dataset(recipe.dataset))
+        job.folder, job.parent = done.folder, f"{release.name} version {release.version}"
+        return job
+
+    @property
+    def name(self) -> str:
+        return self.recipe.release.name or self.bundle.manifest.name
+
+    @property
+    def bundle(self) -> Bundle:
+        return Bundle.open(self.folder / BUNDLE, verify=False)
+
+    def keys(self, version: DatasetVersion) -> Keys:
+        """Those of what comes after training are by the release's files."""
+        keys = super().keys(version)
+        encode = content_key("encode", code_key(), version.digest, self.bundle.manifest)
+        compress = content_key("compress", encode, self.recipe.compression, self.recipe.evaluation, self.recipe.serving)
+        return Keys(encode, keys.train, keys.evaluate, keys.cross_validate, encode, compress, content_key("again", compress, self.recipe))
+
+    def require(self, version: DatasetVersion) -> None:
+        """Raises DataError unless this is the dataset that the release was trained on."""
+        wanted = self.bundle.manifest.lineage.dataset
+        if version.digest != wanted.digest:
+            commit = self.bundle.manifest.lineage.git_commit
+            raise DataError(
+                f"{self.parent} was trained on {wanted.name} {wanted.digest[:8]}, the workspace has {version.digest[:8]}",
+                f"check out {commit[:8] if commit else 'the commit'} for dvc.lock and data/{wanted.name}.yaml, or train anew with maasflow run",
+            )
+
+
+@step(timeout=6 * 3600)
+def encode(job: Again, version: DatasetVersion) -> Done[EncodeResult]:
+    """The splits as the release's own transform encodes them."""
+    prepared = job.workspace.prepared(version.name)
+    done = job.store.run("encode", job.keys(version).encode, EncodeResult, lambda out: encode_by(job.bundle, prepared, out))
+    job.note_done(done)
+    return done
+
+
+def _run_name() -> str:
+    return f"compress {flow_run.parameters['model']}"
+
+
+@flow(name="compression", flow_run_name=_run_name, persist_result=False)
+def compression(model: str, settings: list[str] | None = None, *, workspace: Path | None = None) -> str:
+    """Search for the best variant of a release, and register it as challenger; what to tell.
+
+    `model` is NAME, NAME@ALIAS or NAME@VERSION; `settings` are `key.path=value` differences from its recipe.
+    """
+    quiet_libraries()
+    job = Again.of(model, tuple(settings or ()), root=workspace)
+    version = steps.data(job)
+    job.require(version)
+    trained = job.store.find("train", job.keys(version).train, TrainResult)
+    run = steps.begin(job, version)
+    with ended(run):
+        encoded = encode(job, version)
+        compressed = steps.compress(job, run, version, encoded, trained, job.folder)
+        gates = steps.gate(job, run, version, compressed, ())
+        registered = steps.register(job, run, version, compressed, gates, job.parent)
+    chosen = compressed.result
+    return "\n".join(
+        [
+            chosen.table(),
+            "",
+            f"chosen   {chosen.choice.name}, the best by {job.recipe.compression.objective} within the limits: {chosen.figure.partition(': ')[2]}",
+            f"release  {registered.name} version {registered.version} ({CHALLENGER}), from {job.parent}",
+            f"run      {registered.run} in MLflow (maasflow ui): compression/pareto.html has the picture",
+            f"next     maasflow promote {registered.name} {registered.version}    once it is reviewed",
+        ]
+    )

@@ -1,0 +1,64 @@
+"""A registered release as what another search for a variant begins from."""
+
+from pathlib import Path
+from typing import Any, Final
+
+from tasks.core.bundle import Bundle
+from tasks.core.config import Origin, override
+from tasks.core.errors import ConfigError, RegistryError
+from tasks.core.recipe import Recipe
+from tasks.core.stages import StageResult, replace_folder
+from tasks.export import BUNDLE
+from tasks.tracking import CHAMPION, Release, Tracking
+
+_AFTER: Final = ("compression", "evaluation", "gates", "release", "serving")
+"""The sections of a recipe that may differ from those that the model was trained by."""
+
+
+class ParentResult(StageResult):
+    """The release's fp32 variant alone."""
+
+    name: str
+    version: str
+
+
+def find_release(tracking: Tracking, model: str) -> Release:
+    """The version that `NAME`, `NAME@ALIAS` or `NAME@VERSION` means; without either the champion. Raises RegistryError."""
+    name, _, wanted = model.partition("@")
+    if wanted.isdigit():
+        return tracking.version(name, wanted)
+    release = tracking.aliased(name, wanted or CHAMPION)
+    if release is None:
+        raise RegistryError(
+            f"no version of '{name}' is {wanted or CHAMPION}", f"name a version, as in {name}@1, or see what there is: maasflow ui"
+        )
+    return release
+
+
+def take_up(tracking: Tracking, release: Release, out: Path) -> ParentResult:
+    """Write the release's bundle, with fp32 alone and unmeasured, to `out`. Raises RegistryError, BundleError."""
+    found = Bundle.open(tracking.fetch_bundle(release.name, release.version, out / "fetched"))
+    fp32 = found.manifest.variant("fp32").model_copy(update={"measurements": None})
+    kept = {*fp32.files, *found.manifest.transform.files}
+    for file in [path for path in found.folder.rglob("*") if path.is_file() and path.name != "bundle.json"]:
+        if str(file.relative_to(found.folder)) not in kept:
+            file.unlink()
+    Bundle(found.folder, found.manifest.replace(variants=(fp32,), chosen="fp32")).write()
+    replace_folder(found.folder, out / BUNDLE)
+    return ParentResult(name=release.name, version=release.version)
+
+
+def recipe_of(bundle: Bundle, settings: tuple[str, ...]) -> Recipe:
+    """The recipe that a bundle was made by, with `--set` differences in what comes after training. Raises ConfigError."""
+    for setting in settings:
+        section = setting.partition("=")[0].partition(".")[0]
+        if section not in _AFTER:
+            raise ConfigError(
+                f"--set {setting}: '{section}' decides what is trained, and this model is trained already",
+                f"set something of {', '.join(_AFTER)}, or train anew with maasflow run",
+            )
+    # What the folds of the training reached is not changed by compression.
+    gates = [gate for gate in bundle.manifest.recipe["gates"] if gate.get("kind") != "cross_validation"]
+    values: dict[str, Any] = {**bundle.manifest.recipe, "gates": gates}
+    origin = Origin(file=f"the recipe of {bundle.manifest.name}").overridden(settings)
+    return Recipe.parse(override(values, settings), origin).fitted_to(bundle.manifest.task)

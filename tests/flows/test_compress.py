@@ -1,0 +1,73 @@
+"""`maasflow compress`: another budget for a release that is there."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+
+from tests.flows.conftest import maasflow
+
+pytestmark = pytest.mark.slow
+
+WIDER = "compression.compressors=[{kind: graph}, [{kind: prune, neurons: 0.75, epochs: 1}, {kind: int8_weights, smallest: 64}]]"
+
+
+@pytest.fixture(scope="module")
+def released(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace of this file's own with one release."""
+    folder = Path(shutil.copytree(built, tmp_path_factory.mktemp("compress") / "workspace", symlinks=True))
+    done = maasflow(folder, "run", "small")
+    assert done.code == 0, done.err
+    return folder
+
+
+@pytest.fixture(scope="module")
+def again(released: Path) -> str:
+    done = maasflow(released, "compress", "small", "--set", WIDER, "--set", "compression.limits.metric_drop=0.9", "--set", "gates=[]")
+    assert done.code == 0, done.err
+    return done.out
+
+
+def test_it_registers_a_challenger_that_names_its_parent_and_says_why(again: str, released: Path) -> None:
+    assert "(challenger), from small version 1" in again
+    assert "→  prune.int8_weights" in again
+    assert "chosen   prune.int8_weights, the best by size within the limits" in again
+    client = MlflowClient(f"sqlite:///{released / 'mlruns' / 'mlflow.db'}")
+    version = client.get_model_version_by_alias("small", "challenger")
+    assert version.tags["parent"] == "small version 1"
+    assert client.get_model_version_by_alias("small", "champion").tags["variant"] != "prune.int8_weights"
+    bundle = Path(
+        download_artifacts(artifact_uri=f"models:/small/{version.version}", tracking_uri=f"sqlite:///{released / 'mlruns' / 'mlflow.db'}")
+    )
+    manifest = json.loads((bundle / "bundle.json").read_text())
+    assert manifest["lineage"]["parent"] == "small version 1"
+    assert [variant["name"] for variant in manifest["variants"]] == ["fp32", "graph", "prune.int8_weights"]
+    assert {path.path for path in client.list_artifacts(str(version.run_id), "compression")} >= {
+        "compression/pareto.html",
+        "compression/pareto.png",
+        "compression/candidates.txt",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["small", "--set", "compression.limits.size_ratio=0.001"], "error: infeasible; the nearest is "),
+        (["small", "--set", "training.epochs=9"], "'training' decides what is trained, and this model is trained already"),
+        (["small@99"], "the registry has no version 99 of a model 'small'"),
+        (["small@blessed"], "no version of 'small' is blessed"),
+        (["large"], "no version of 'large' is champion"),
+        (["small", "--set", "compression.compressors=[{kind: int9}]"], "unknown compressor 'int9'"),
+    ],
+)
+def test_what_cannot_be_is_told_in_a_line_and_registers_nothing(arguments: list[str], told: str, released: Path) -> None:
+    client = MlflowClient(f"sqlite:///{released / 'mlruns' / 'mlflow.db'}")
+    before = len(client.search_model_versions("name='small'"))
+    done = maasflow(released, "compress", *arguments)
+    assert done.code == 1
+    assert told in done.err
+    assert "Traceback" not in done.err
+    assert len(client.search_model_versions("name='small'")) == before
