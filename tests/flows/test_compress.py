@@ -39,10 +39,9 @@ def test_it_registers_a_challenger_that_names_its_parent_and_says_why(again: str
     version = client.get_model_version_by_alias("small", "challenger")
     assert version.tags["parent"] == "small version 1"
     assert client.get_model_version_by_alias("small", "champion").tags["variant"] != "prune.int8_weights"
-    bundle = Path(
-        download_artifacts(artifact_uri=f"models:/small/{version.version}", tracking_uri=f"sqlite:///{released / 'mlruns' / 'mlflow.db'}")
-    )
-    manifest = json.loads((bundle / "bundle.json").read_text())
+    store = f"sqlite:///{released / 'mlruns' / 'mlflow.db'}"
+    file = download_artifacts(run_id=version.run_id, artifact_path="bundle/bundle.json", tracking_uri=store)
+    manifest = json.loads(Path(file).read_text())
     assert manifest["lineage"]["parent"] == "small version 1"
     assert [variant["name"] for variant in manifest["variants"]] == ["fp32", "graph", "prune.int8_weights"]
     assert {path.path for path in client.list_artifacts(str(version.run_id), "compression")} >= {
