@@ -17,8 +17,8 @@ def test_the_result_names_the_best_epoch_and_the_size(stages: Stages) -> None:
     result = stages.training
     losses = [epoch.validation["log_loss"] for epoch in result.history]
     assert result.best == result.history[losses.index(min(losses))]
-    assert result.parameters == 7 * 24 + 24 + 24 * 3 + 3
-    assert result.figure.startswith(f"{result.parameters} parameters on cpu, best epoch {result.best.epoch} of 6: validation accuracy 0.")
+    assert result.parameters == 7 * 40 + 40 + 40 * 32 + 32 + 32 * 3 + 3
+    assert result.figure.startswith(f"{result.parameters:,} parameters on cpu, best epoch {result.best.epoch} of 6: validation accuracy 0.")
 
 
 def test_the_seed_alone_decides(stages: Stages, tmp_path: Path) -> None:

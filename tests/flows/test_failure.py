@@ -79,7 +79,7 @@ def test_what_a_mistake_in_a_component_says(setting: str, said: list[str]) -> No
     [
         ("gates=[{kind: parrity}]", ["unknown gate 'parrity'"]),
         ("training.learning_rate=1.0e+30", ["the training loss became", "lower training.learning_rate"]),
-        ("compression.limits.size_ratio=0.01", ["no variant is within compression.limits; the nearest is", "size beside fp32"]),
+        ("compression.limits.size_ratio=0.01", ["infeasible; the nearest is", "size beside fp32"]),
     ],
 )
 def test_what_a_run_that_cannot_end_says(ready: Path, setting: str, said: list[str]) -> None:
