@@ -1,0 +1,190 @@
+"""What the search for variants finds: `MAASFLOW_MIRROR=… python -m tests.benchmarks.compression [--workspace FOLDER] [RECIPE …]`.
+
+Each recipe is run as a person runs it, then searched with the budgets below; the variants are timed beside torch in turns, on the same
+real rows. Exits 1 where one falls short of its bar. A workspace that is given keeps what was trained and made.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tasks import versioning
+from tasks.compress import CompressResult, compress
+from tasks.compression.measure import requests
+from tasks.core.bundle import Bundle
+from tasks.core.encoded import Encoded
+from tasks.core.errors import MaasflowError
+from tasks.core.machine import this_machine, usable_cores
+from tasks.core.predictor import open_session, run_session
+from tasks.core.recipe import LOWER_IS_BETTER, Compression, Recipe
+from tasks.core.transforms import Tensors
+from tasks.export import BUNDLE
+from tasks.plan import Plan
+from tasks.train import load
+from tasks.training.forward import run_module
+
+ROUNDS, WARM_UP = 40, 3
+INT8 = [{"kind": kind} for kind in ("int8_rows", "int8_dynamic")] + [{"kind": "int8_static", "method": "percentile"}]
+SMALL = [{"kind": kind} for kind in ("graph", "int8_dynamic", "int8_rows", "int8_static", "int8_weights", "int4_weights")]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What some variant of a search must reach: times torch's speed, or fp32 ONNX's; file beside fp32's; loss on the test split."""
+
+    what: str
+    faster: float
+    size: float
+    drop: float
+    beside: str = "torch"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A search, and the bars that its choice is held against."""
+
+    recipe: str
+    compression: dict[str, Any]
+    bars: tuple[Bar, ...]
+    rows: int = 32
+
+
+def smaller(name: str, drop: float = 0.005) -> Budget:
+    """Smaller, and not slower than fp32 ONNX."""
+    return Budget(name, {"compressors": SMALL, "objective": "latency"}, (Bar("best variant", 1.0, 0.999, drop, "fp32"),))
+
+
+BUDGETS = (
+    Budget("sst2-bert", {"compressors": INT8, "objective": "throughput"}, (Bar("int8 only", 2.5, 0.26, 0.005),), rows=8),
+    Budget(
+        "sst2-bert",
+        {
+            "compressors": [
+                [{"kind": "distill", "layers": 3, "epochs": 8}, {"kind": "int8_rows"}],
+                [{"kind": "distill", "layers": 3, "epochs": 8}, {"kind": "int4_weights"}],
+                [{"kind": "prune", "neurons": 0.6, "layers": 0.34, "epochs": 6}, {"kind": "int8_rows"}],
+            ],
+            "objective": "throughput",
+            "limits": {"metric_drop": 0.015},
+        },
+        (Bar("pruned or distilled", 5.0, 0.18, 0.015),),
+        rows=8,
+    ),
+    Budget(
+        "mnist-resnet",
+        {"compressors": [{"kind": "int8_static", "method": method} for method in ("minmax", "percentile")], "objective": "throughput"},
+        (Bar("static int8", 2.5, 0.27, 0.003),),
+    ),
+    smaller("imdb-gpt2"),
+    smaller("hotel-zh-bow"),
+    smaller("shakespeare-lstm", 0.03),
+    smaller("titanic-mlp"),
+)
+
+
+def trained(workspace: Path, name: str) -> tuple[Plan, Encoded, Path, Path]:
+    """A recipe that was run: its plan, its rows, and the folders of its weights and of its export."""
+    done = subprocess.run([sys.executable, "-m", "flows.cli", "run", name], cwd=workspace, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"maasflow run {name} ended with {done.returncode}:\n{done.stderr}")
+    plan = Plan.open(name, root=workspace)
+    version = versioning.version(plan.workspace, plan.recipe.dataset)
+    assert version
+    keys = plan.keys(version)
+    return (
+        plan,
+        Encoded(plan.store.folder("encode", keys.encode)),
+        plan.store.folder("train", keys.train),
+        plan.store.folder("export", keys.export),
+    )
+
+
+def speeds(recipe: Recipe, encoded: Encoded, weights: Path, bundle: Bundle, rows: int) -> dict[str, float]:
+    """Rows a second of torch and of every variant, in turns on the same requests."""
+    manifest = bundle.manifest
+    family, module = load(recipe, encoded, len(manifest.labels), weights)
+    threads = recipe.serving.threads or usable_cores()
+    torch.set_num_threads(threads)
+    runs: dict[str, Callable[[Tensors], Any]] = {"torch": run_module(module, family.state)}
+    for variant in manifest.variants:
+        runs[variant.name] = run_session(open_session(bundle.file(variant.name), threads), variant.batch)
+    request = requests(encoded.split("test"), manifest.state_inputs, rows)
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(ROUNDS + WARM_UP):
+        tensors = request(number)
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run(tensors)
+            if number >= WARM_UP:
+                taken[name].append(time.perf_counter() - start)
+    return {name: rows / float(np.median(seconds)) for name, seconds in taken.items()}
+
+
+def held(budget: Budget, found: CompressResult, rates: dict[str, float], metric: str) -> bool:
+    """Print a line for each bar; whether all are reached by the variant that was chosen."""
+    choice, fp32 = found.choice, found.candidates[0]
+    drop = (choice.test - fp32.test) * (1 if metric in LOWER_IS_BETTER else -1)
+    reached = True
+    for bar in budget.bars:
+        faster = rates[choice.name] / rates[bar.beside]
+        holds = faster >= bar.faster and choice.size_ratio <= bar.size and drop <= bar.drop
+        reached &= holds
+        print(
+            f"{'holds' if holds else 'FAILS':6} {budget.recipe}: {bar.what}: {choice.name} {faster:.2f} × {bar.beside} (at least {bar.faster:g}), "
+            f"file {choice.size_ratio:.3f} × (at most {bar.size:g}), test {metric} {drop:+.4f} worse (at most {bar.drop:g}); "
+            f"batches of {budget.rows}{', one row at a time' if choice.batch == 'one' else ''}",
+            flush=True,
+        )
+    return reached
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipes", nargs="*", metavar="RECIPE")
+    parser.add_argument("--workspace", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        workspace = options.workspace or Path(scratch) / "workspace"
+        if not (workspace / "dvc.yaml").is_file():
+            subprocess.run([sys.executable, "-m", "flows.cli", "init", str(workspace)], check=True, capture_output=True)
+        print(f"{this_machine().processor}, {usable_cores()} cores", flush=True)
+        reached = [
+            search(workspace, budget, Path(scratch) / f"search-{number}")
+            for number, budget in enumerate(BUDGETS)
+            if wanted(budget, options.recipes)
+        ]
+    sys.exit(0 if all(reached) else 1)
+
+
+def wanted(budget: Budget, recipes: list[str]) -> bool:
+    return not recipes or budget.recipe in recipes
+
+
+def search(workspace: Path, budget: Budget, out: Path) -> bool:
+    plan, encoded, weights, exported = trained(workspace, budget.recipe)
+    recipe = plan.recipe.model_copy(update={"compression": Compression.parse(budget.compression)})
+    out.mkdir()
+    start = time.perf_counter()
+    try:
+        found = compress(recipe, encoded, exported, out, weights, plan.store)
+    except MaasflowError as error:
+        print(f"\nFAILS  {budget.recipe}: {error.what}", flush=True)
+        return False
+    seconds = time.perf_counter() - start
+    print(f"\n{budget.recipe}: searched in {seconds:.0f} s\n{found.table()}", flush=True)
+    rates = speeds(recipe, encoded, weights, Bundle.open(out / BUNDLE), budget.rows)
+    print("  ".join(f"{name} {rate:,.0f}/s ({rate / rates['torch']:.2f} × torch)" for name, rate in rates.items()), flush=True)
+    return held(budget, found, rates, recipe.evaluation.metric)
+
+
+if __name__ == "__main__":
+    main()
