@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 from tasks.compression.chain import Chain
 from tasks.compression.measure import requests, time_variants
-from tasks.core.errors import MaasflowError
 from tasks.core.metrics import drop
 from tasks.core.predictor import open_session, run_session
 from tasks.core.recipe import Recipe
@@ -65,7 +64,7 @@ class Search:
 
     def _promising(self, chains: list[Chain]) -> list[Chain]:
         """Those that, without their training, are as small and as fast as they must be to win."""
-        sketches = {chain.name: found for chain in chains if (found := self._try(chain, _with(chain, 0.0)))}
+        sketches = {chain.name: found for chain in chains if (found := self._try(chain, _partly(chain, 0.0)))}
         if not sketches:
             return []
         costs = self._costs({**self.made, **sketches})
@@ -102,7 +101,7 @@ class Search:
         """The better half by the validation metric after a part of the training, where there are more than two."""
         if len(chains) <= 2:
             return chains
-        drops = {chain.name: self._drop(found) for chain in chains if (found := self._try(chain, _with(chain, _RUNG)))}
+        drops = {chain.name: self._drop(found) for chain in chains if (found := self._try(chain, _partly(chain, _RUNG)))}
         ranked = sorted((chain for chain in chains if chain.name in drops), key=lambda chain: drops[chain.name])
         ahead = ranked[: -(-len(ranked) // 2)]
         for chain in ranked[len(ahead) :]:
@@ -136,8 +135,8 @@ class Search:
         return float(sum(file.stat().st_size for file in found.path.parent.glob(f"{found.path.name}*")))
 
 
-def _with(chain: Chain, share: float) -> Chain:
+def _partly(chain: Chain, share: float) -> Chain:
+    """The chain with a share of its training, which it has."""
     found = chain.taught(share)
-    if found is None:
-        raise MaasflowError(f"{chain.name} is not trained")
+    assert found
     return found
