@@ -1,6 +1,6 @@
 """The compression flow: another search for the best variant of a release, with another budget."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -28,9 +28,10 @@ from tasks.train import TrainResult
 class Again(Job):
     """A job whose model is trained: that of a release."""
 
-    folder: Path = Path()
-    """What `take_up` left of it."""
-    parent: str = ""
+    bundle: Bundle = field(kw_only=True)
+    """What `take_up` left of it, held against its digests."""
+    parent: str = field(kw_only=True)
+    """The release, in words."""
 
     @classmethod
     def of(cls, model: str, settings: tuple[str, ...] = (), *, root: Path | None = None) -> Self:
@@ -40,18 +41,14 @@ class Again(Job):
         release = find_release(tracking, model)
         key = content_key("parent", release.name, release.version, release.run)
         done = StageStore(workspace.stages).run("parent", key, ParentResult, lambda out: take_up(tracking, release, out))
-        recipe = recipe_of(Bundle.open(done.folder / BUNDLE), settings)
-        job = cls(workspace, release.name, recipe, workspace.dataset(recipe.dataset))
-        job.folder, job.parent = done.folder, f"{release.name} version {release.version}"
-        return job
+        bundle = Bundle.open(done.folder / BUNDLE)
+        recipe = recipe_of(bundle, settings)
+        dataset = workspace.dataset(recipe.dataset)
+        return cls(workspace, release.name, recipe, dataset, bundle=bundle, parent=f"{release.name} version {release.version}")
 
     @property
     def name(self) -> str:
         return self.recipe.release.name or self.bundle.manifest.name
-
-    @property
-    def bundle(self) -> Bundle:
-        return Bundle.open(self.folder / BUNDLE, verify=False)
 
     def keys(self, version: DatasetVersion) -> Keys:
         """Those of what comes after training are by the release's files."""
@@ -98,7 +95,7 @@ def compression(model: str, settings: list[str] | None = None, *, workspace: Pat
     run = steps.begin(job, version)
     with ended(run):
         encoded = encode(job, version)
-        compressed = steps.compress(job, run, version, encoded, trained, job.folder)
+        compressed = steps.compress(job, run, version, encoded, trained, job.bundle.folder.parent)
         gates = steps.gate(job, run, version, compressed, ())
         registered = steps.register(job, run, version, compressed, gates, job.parent)
     chosen = compressed.result
