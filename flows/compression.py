@@ -1,6 +1,7 @@
 """The compression flow: another search for the best variant of a release, with another budget."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -49,6 +50,11 @@ class Again(Job):
     @property
     def name(self) -> str:
         return self.recipe.release.name or self.bundle.manifest.name
+
+    @cached_property
+    def base(self) -> Job | None:  # type: ignore[override]
+        """An ordinary job: what the release's weights began from is no release."""
+        return Job(self.workspace, self.recipe_name, self.recipe, self.dataset, self.bases_of).base
 
     def keys(self, version: DatasetVersion) -> Keys:
         """Those of what comes after training are by the release's files."""
