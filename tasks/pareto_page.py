@@ -9,17 +9,11 @@ from typing import Any, Final
 from tasks.candidate import Candidate, pareto_front
 from tasks.core.machine import Machine
 from tasks.core.recipe import LOWER_IS_BETTER, Limits, Metric, Objective
+from tasks.page_style import STYLE
 
 _STYLE: Final = """
-:root { color-scheme: light dark; --text: light-dark(#1b2330, #e4e8ef); --soft: light-dark(#5b6576, #98a3b5);
-  --ground: light-dark(#f6f7f9, #12161d); --card: light-dark(#fff, #1a202a); --line: light-dark(#e1e5eb, #2c3441);
-  --front: light-dark(#1f5fa8, #7fb2ee); --chosen: light-dark(#12794a, #5bd39a); --out: light-dark(#a5adba, #566072);
-  --limit: light-dark(#b42318, #ff8f85) }
-* { box-sizing: border-box } body { margin: 0; background: var(--ground); color: var(--text);
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif }
-main { max-width: 80rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem }
-h1 { font-size: 1.6rem; margin: 0; letter-spacing: -.01em } h2 { font-size: 1rem; margin: 2rem 0 .5rem } p { margin: .25rem 0 }
-.soft { color: var(--soft) } b.chosen { color: var(--chosen) }
+:root { --front: light-dark(#1f5fa8, #7fb2ee); --chosen: var(--good); --out: light-dark(#a5adba, #566072); --limit: var(--bad) }
+main { max-width: 80rem } b.chosen { color: var(--chosen) }
 .tabs { display: flex; flex-wrap: wrap; gap: .4rem; margin: 1.25rem 0 .5rem }
 .tabs button { font: inherit; color: inherit; background: var(--card); border: 1px solid var(--line); border-radius: 99px;
   padding: .25rem .9rem; cursor: pointer } .tabs button[aria-pressed=true] { border-color: var(--front); color: var(--front); font-weight: 600 }
@@ -129,7 +123,7 @@ def page(picture: Picture) -> str:
 <head>
 <meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(picture.name)}: {escape(picture.chosen)} was chosen</title>
-<style>{_STYLE}</style>
+<style>{STYLE}{_STYLE}</style>
 </head>
 <body><main>
 <p class="soft">Compression of the model</p>

@@ -6,16 +6,11 @@ from typing import Final
 
 from tasks.core.dataset import Dataset
 from tasks.core.report import Check, Report
+from tasks.page_style import STYLE
 
 _STYLE: Final = """
-:root { color-scheme: light dark; --text: light-dark(#1b2330, #e4e8ef); --soft: light-dark(#5b6576, #98a3b5);
-  --ground: light-dark(#f6f7f9, #12161d); --card: light-dark(#fff, #1a202a); --line: light-dark(#e1e5eb, #2c3441);
-  --good: light-dark(#12794a, #5bd39a); --bad: light-dark(#b42318, #ff8f85); --bad-ground: light-dark(#fdf0ee, #33191a); }
-* { box-sizing: border-box } body { margin: 0; background: var(--ground); color: var(--text);
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif }
-main { max-width: 64rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem }
-h1 { font-size: 1.6rem; margin: 0; letter-spacing: -.01em } h2 { font-size: 1rem; margin: 2rem 0 .75rem }
-p { margin: .25rem 0 } .soft { color: var(--soft) } code { font: .92em ui-monospace, "SF Mono", Menlo, Consolas, monospace }
+:root { --bad-ground: light-dark(#fdf0ee, #33191a) } main { max-width: 64rem }
+code { font: .92em ui-monospace, "SF Mono", Menlo, Consolas, monospace }
 .verdict { display: inline-block; margin: 1rem 0 .5rem; padding: .3rem .8rem; border-radius: 99px; font-weight: 600; border: 1px solid }
 .good { color: var(--good) } .bad { color: var(--bad) }
 .figures { display: flex; flex-wrap: wrap; gap: .75rem; margin-top: 1rem }
@@ -38,7 +33,7 @@ def page(report: Report, dataset: Dataset) -> str:
 <head>
 <meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(report.dataset)}: {verdict}</title>
-<style>{_STYLE}</style>
+<style>{STYLE}{_STYLE}</style>
 </head>
 <body><main>
 <p class="soft">Validation of the dataset</p>
