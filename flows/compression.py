@@ -1,5 +1,7 @@
 """The compression flow: another search for the best variant of a release, with another budget."""
 
+import logging
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,16 +15,20 @@ from flows.environment import quiet_libraries
 from flows.job import Job
 from flows.step import step
 from flows.training import ended
+from tasks.compression.chain import chains
 from tasks.core.bundle import Bundle, DatasetVersion
-from tasks.core.errors import DataError
+from tasks.core.errors import BundleError, ConfigError, DataError, RegistryError, SourceError
+from tasks.core.machine import this_machine
 from tasks.core.stages import Done, StageStore, code_key, content_key
 from tasks.core.workspace import Workspace
 from tasks.encode import EncodeResult, encode_by
 from tasks.export import BUNDLE
-from tasks.parent import ParentResult, find_release, recipe_of, take_up
+from tasks.parent import ParentResult, WeightsResult, find_release, recipe_of, take_up, take_weights
 from tasks.plan import Keys
 from tasks.tracking import CHALLENGER, Tracking
 from tasks.train import TrainResult
+
+_log = logging.getLogger("maasflow")
 
 
 @dataclass
@@ -57,11 +63,34 @@ class Again(Job):
         return Job(self.workspace, self.recipe_name, self.recipe, self.dataset, self.bases_of).base
 
     def keys(self, version: DatasetVersion) -> Keys:
-        """Those of what comes after training are by the release's files."""
-        keys = super().keys(version)
+        """By the release's files; its training, and what came of it before compression, have none."""
         encode = content_key("encode", code_key(), version.digest, self.bundle.manifest)
-        compress = content_key("compress", encode, self.recipe.compression, self.recipe.evaluation, self.recipe.serving)
-        return Keys(encode, keys.train, keys.evaluate, keys.cross_validate, encode, compress, content_key("again", compress, self.recipe))
+        compress = content_key("compress", encode, self.recipe.compression, self.recipe.evaluation, self.recipe.serving, this_machine())
+        return Keys(
+            encode,
+            train="",
+            evaluate="",
+            cross_validate="",
+            export="",
+            compress=compress,
+            release=content_key("again", compress, self.recipe),
+        )
+
+    def trained(self, version: DatasetVersion) -> Path | None:
+        """The folder with the trained weights: of the training in this workspace, or fetched where a compressor begins with them."""
+        # What the release was trained from, as a pretrained model, may be gone since.
+        with suppress(ConfigError, SourceError):
+            if done := self.store.find("train", super().keys(version).train, TrainResult):
+                return done.folder
+        weights = self.bundle.manifest.lineage.weights
+        if weights is None or not any(chain.begins_trained for chain in chains(self.recipe)):
+            return None
+        try:
+            key = content_key("weights", weights)
+            return self.store.run("weights", key, WeightsResult, lambda out: take_weights(self.tracking, weights, out)).folder
+        except (RegistryError, BundleError) as error:
+            _log.warning("going on without the trained weights: %s", error.what)
+            return None
 
     def require(self, version: DatasetVersion) -> None:
         """Raises DataError unless this is the dataset that the release was trained on."""
@@ -97,13 +126,13 @@ def compression(model: str, settings: list[str] | None = None, *, workspace: Pat
     job = Again.of(model, tuple(settings or ()), root=workspace)
     version = steps.data(job)
     job.require(version)
-    trained = job.store.find("train", job.keys(version).train, TrainResult)
+    trained = job.trained(version)
     run = steps.begin(job, version)
     with ended(run):
         encoded = encode(job, version)
         compressed = steps.compress(job, run, version, encoded, trained, job.bundle.folder.parent)
         gates = steps.gate(job, run, version, compressed, ())
-        registered = steps.register(job, run, version, compressed, gates, job.parent)
+        registered = steps.register(job, run, version, compressed, gates, trained, job.parent)
     chosen = compressed.result
     return "\n".join(
         [

@@ -182,14 +182,14 @@ def export(job: Job, run: Run, version: DatasetVersion, encoded: Done[EncodeResu
 
 @step(timeout=6 * _HOURS)
 def compress(
-    job: Job, run: Run, version: DatasetVersion, encoded: Done[EncodeResult], trained: Done[TrainResult] | None, exported: Path
+    job: Job, run: Run, version: DatasetVersion, encoded: Done[EncodeResult], trained: Path | None, exported: Path
 ) -> Done[CompressResult]:
     """Search for the best variant. Each that is made stays in the store, so that another budget chooses anew in seconds."""
     done = job.store.run(
         "compress",
         job.keys(version).compress,
         CompressResult,
-        lambda out: compress_stage(job.recipe, Encoded(encoded.folder), exported, out, trained.folder if trained else None, job.store),
+        lambda out: compress_stage(job.recipe, Encoded(encoded.folder), exported, out, trained, job.store),
         force=job.force,
     )
     for candidate in done.result.candidates:
@@ -222,9 +222,15 @@ def gate(job: Job, run: Run, version: DatasetVersion, compressed: Done[CompressR
 
 @step(timeout=1 * _HOURS, retries=1)
 def register(
-    job: Job, run: Run, version: DatasetVersion, compressed: Done[CompressResult], gates: GateResult, parent: str | None = None
+    job: Job,
+    run: Run,
+    version: DatasetVersion,
+    compressed: Done[CompressResult],
+    gates: GateResult,
+    trained: Path | None,
+    parent: str | None = None,
 ) -> RegisterResult:
-    """Register the bundle as challenger. Raises GateError where a gate failed."""
+    """Register the bundle as challenger, its trained weights kept beside it. Raises GateError where a gate failed."""
     with job.timed("register") as figure:
         result = register_stage(
             job.recipe,
@@ -235,6 +241,7 @@ def register(
             (compressed.result, gates),
             job.workspace.state / "releases" / run.id,
             parent,
+            trained,
         )
         figure.append(result.figure)
     return result

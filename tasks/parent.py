@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import Any, Final
 
-from tasks.core.bundle import Bundle
+from tasks.core.bundle import Bundle, TrainedWeights
 from tasks.core.config import Origin, override
-from tasks.core.errors import ConfigError, RegistryError
+from tasks.core.errors import BundleError, ConfigError, RegistryError
+from tasks.core.file_digests import sha256
 from tasks.core.recipe import Recipe
 from tasks.core.stages import StageResult, replace_folder
 from tasks.export import BUNDLE
 from tasks.tracking import CHAMPION, Release, Tracking
+from tasks.training.loop import WEIGHTS
 
 _AFTER: Final = ("compression", "evaluation", "gates", "release", "serving")
 """The sections of a recipe that may differ from those that the model was trained by."""
@@ -46,6 +48,19 @@ def take_up(tracking: Tracking, release: Release, out: Path) -> ParentResult:
     Bundle(found.folder, found.manifest.replace(variants=(fp32,), chosen="fp32")).write()
     replace_folder(found.folder, out / BUNDLE)
     return ParentResult(name=release.name, version=release.version)
+
+
+class WeightsResult(StageResult):
+    """The trained weights of a release, where `tasks.train.load` looks for them."""
+
+
+def take_weights(tracking: Tracking, weights: TrainedWeights, out: Path) -> WeightsResult:
+    """Write the trained weights of a release to `out`. Raises RegistryError where its run lost them, BundleError where they differ."""
+    fetched = tracking.fetch_artifact(weights.run, weights.file, out / "fetched")
+    if sha256(fetched) != weights.sha256:
+        raise BundleError(f"{weights.file} of the MLflow run {weights.run} differs from its digest", "train anew with maasflow run")
+    fetched.rename(out / WEIGHTS)
+    return WeightsResult()
 
 
 def recipe_of(bundle: Bundle, settings: tuple[str, ...]) -> Recipe:

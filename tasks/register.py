@@ -5,13 +5,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.compress import CompressResult
-from tasks.core.bundle import Bundle, Lineage
+from tasks.core.bundle import Bundle, Lineage, TrainedWeights
+from tasks.core.file_digests import sha256
 from tasks.core.git import Commit
 from tasks.core.recipe import Recipe
 from tasks.core.stages import StageResult, library_versions, link_file
 from tasks.export import BUNDLE
 from tasks.gate import GateResult
-from tasks.tracking import BUNDLE_PATH, CHALLENGER, Run
+from tasks.tracking import BUNDLE_PATH, CHALLENGER, TRAINED_PATH, Run
+from tasks.training.loop import WEIGHTS
 
 _LONGEST = 5000
 """Characters of a description in MLflow's tables."""
@@ -38,17 +40,22 @@ def register(
     results: tuple[CompressResult, GateResult],
     out: Path,
     parent: str | None = None,
+    trained: Path | None = None,
 ) -> RegisterResult:
     """Log the final bundle to the run and register it as challenger; a run that was killed here finds the version that it made.
 
-    `parent` is the release that was compressed anew. Raises RegistryError, GateError.
+    `parent` is the release that was compressed anew. The weights in the folder `trained` are logged beside the bundle, unless the
+    parent's run has them. Raises RegistryError, GateError.
     """
     compression, gates = results
     gates.require()
-    bundle = _finish(recipe, run, commit, compressed, out, parent)
+    bundle = _finish(recipe, run, commit, compressed, out, (parent, trained))
     name = bundle.manifest.name
     release = run.tracking.release_of(name, run.id)
     if release is None:
+        weights = bundle.manifest.lineage.weights
+        if trained and weights and weights.run == run.id:
+            run.artifact(trained / WEIGHTS, TRAINED_PATH)
         run.artifacts(bundle.folder, BUNDLE_PATH)
         choice = compression.choice
         metric = recipe.evaluation.metric
@@ -77,8 +84,9 @@ def register(
     return RegisterResult(name=name, version=release.version, run=release.run)
 
 
-def _finish(recipe: Recipe, run: Run, commit: Commit, compressed: Path, out: Path, parent: str | None) -> Bundle:
-    """The bundle as it ships: with this recipe and its lineage."""
+def _finish(recipe: Recipe, run: Run, commit: Commit, compressed: Path, out: Path, origin: tuple[str | None, Path | None]) -> Bundle:
+    """The bundle as it ships: with this recipe and its lineage, by the parent and the trained weights that it came from."""
+    parent, trained = origin
     source = Bundle.open(compressed / BUNDLE)
     folder = out / BUNDLE
     shutil.rmtree(out, ignore_errors=True)
@@ -89,10 +97,15 @@ def _finish(recipe: Recipe, run: Run, commit: Commit, compressed: Path, out: Pat
         git_dirty=commit.dirty,
         mlflow_run=run.id,
         parent=parent,
+        weights=source.manifest.lineage.weights or (_weights(run, trained) if trained else None),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=library_versions(),
     )
     return Bundle(folder, source.manifest.replace(recipe=recipe.model_dump(mode="json"), lineage=lineage)).write()
+
+
+def _weights(run: Run, trained: Path) -> TrainedWeights:
+    return TrainedWeights(run=run.id, file=f"{TRAINED_PATH}/{WEIGHTS}", sha256=sha256(trained / WEIGHTS))
 
 
 def _machine(bundle: Bundle) -> str:

@@ -33,7 +33,7 @@ from tasks.core.workspace import Workspace
 CHAMPION, CHALLENGER = "champion", "challenger"
 KEY = "maasflow.key"
 """The tag that holds the digest of everything that a run or a version was made from."""
-BUNDLE_PATH = "bundle"
+BUNDLE_PATH, TRAINED_PATH = "bundle", "trained"
 PARENT = "mlflow.parentRunId"
 """MLflow's tag that puts a run below another."""
 
@@ -178,13 +178,20 @@ class Tracking:
 
     def fetch_bundle(self, name: str, version: str, folder: Path) -> Path:
         """Download a version's bundle into the folder; where in it the bundle lies. Raises RegistryError where it is not there."""
-        folder.mkdir(parents=True, exist_ok=True)
         with self.reachable():
-            uri = self.client.get_model_version_download_uri(name, version)
-            if uri.startswith("runs:"):
-                # Through the run's own address MLflow hides why a download failed.
-                uri = RunsArtifactRepository.get_underlying_uri(uri, self.uri)
-            return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=self.uri))
+            return self._fetch(self.client.get_model_version_download_uri(name, version), folder)
+
+    def fetch_artifact(self, run: str, path: str, folder: Path) -> Path:
+        """Download a run's artifact into the folder; where in it the file lies. Raises RegistryError where it is not there."""
+        with self.reachable():
+            return self._fetch(f"runs:/{run}/{path}", folder)
+
+    def _fetch(self, uri: str, folder: Path) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        if uri.startswith("runs:"):
+            # Through the run's own address MLflow hides why a download failed.
+            uri = RunsArtifactRepository.get_underlying_uri(uri, self.uri)
+        return Path(download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=self.uri))
 
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)

@@ -1,6 +1,7 @@
 """Register: a version that a reviewer can judge, once, whatever kills the run."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,15 @@ from typing import Any
 import onnxruntime
 import pytest
 
-from tasks.core.bundle import Bundle
+from tasks.core.bundle import Bundle, TrainedWeights
 from tasks.core.errors import GateError
+from tasks.core.file_digests import sha256
 from tasks.core.git import Commit
 from tasks.core.machine import this_machine
 from tasks.gate import GateResult, gate
 from tasks.register import RegisterResult, register
 from tasks.tracking import BUNDLE_PATH, CHALLENGER, KEY, Run, Tracking
+from tasks.training.loop import WEIGHTS
 from tests.releases import stored
 from tests.tiny import TABLE, Stages, recipe
 
@@ -71,6 +74,25 @@ def test_the_bundle_says_where_it_comes_from(do: Register, tracking: Tracking) -
     assert manifest.lineage.created
     assert {"torch", "onnx", "numpy"} <= set(manifest.lineage.versions)
     assert manifest.recipe == json.loads(recipe(description="Points in the plane.").model_dump_json())
+
+
+def test_the_trained_weights_lie_beside_the_bundle_once_with_their_digest(tracking: Tracking, stages: Stages, tmp_path: Path) -> None:
+    def do(key: str, compressed: Path) -> TrainedWeights | None:
+        found = (stages.compression, gates(stages))
+        trained = stages.folder("trained")
+        made = register(recipe(), key, run_of(tracking, key), COMMIT, compressed, found, tmp_path / "out", trained=trained)
+        bundle = Bundle.open(stored(tracking, tracking.version("points", made.version)))
+        shutil.copytree(bundle.folder, tmp_path / key / BUNDLE_PATH)
+        return bundle.manifest.lineage.weights
+
+    weights = do("k", stages.folder("compressed"))
+    file = stages.folder("trained") / WEIGHTS
+    assert weights == TrainedWeights(run=run_of(tracking).id, file="trained/model.safetensors", sha256=sha256(file))
+    fetched = tracking.fetch_artifact(weights.run, weights.file, tmp_path / "fetched")
+    assert fetched.read_bytes() == file.read_bytes()
+    # One that is made of that release's bundle names the weights that are there already.
+    assert do("again", tmp_path / "k") == weights
+    assert [item.path for item in tracking.client.list_artifacts(run_of(tracking, "again").id)] == [BUNDLE_PATH]
 
 
 def test_its_tags_are_what_a_reviewer_needs(do: Register, tracking: Tracking, stages: Stages) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -45,6 +46,9 @@ class Subject:
 
 class Compressor(Config):
     """Options of one way to compress, and how to do it."""
+
+    begins_trained: ClassVar[bool] = False
+    """Whether it begins with the trained module, rather than with the file that is there."""
 
     def taught(self, share: float) -> "Compressor | None":  # noqa: ARG002 - most need no training
         """The same with so much of the training that follows, from 0 to 1. None where there is none."""

@@ -21,6 +21,11 @@ class Chain:
     name: str
     steps: tuple[Step, ...]
 
+    @property
+    def begins_trained(self) -> bool:
+        """Whether it can be made only where the trained weights are."""
+        return any(step.compressor.begins_trained for step in self.steps)
+
     def unfit(self, subject: Subject) -> str | None:
         """Why one of them makes no sense for such a model or on such a machine; None where all do."""
         return next((reason for step in self.steps if (reason := step.compressor.unfit(subject))), None)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
 from torch import nn
@@ -16,6 +16,8 @@ from tasks.units import Layers
 
 class Distill(Compressor):
     """A student with fewer layers, trained on the logits and the features of the whole model (Sanh et al., 2019; Jiao et al., 2020)."""
+
+    begins_trained: ClassVar[bool] = True
 
     layers: Annotated[int, Field(ge=1)] = 3
     """How many the student has. They begin as layers of the whole model, evenly spaced, the last one among them."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Final, Self
+from typing import Annotated, ClassVar, Final, Self
 
 from pydantic import Field
 from torch import Tensor
@@ -24,6 +24,8 @@ class Prune(Compressor):
 
     The score is that of Molchanov et al. (2019): gradient times weight, over training rows.
     """
+
+    begins_trained: ClassVar[bool] = True
 
     heads: Share = 0.0
     """The share of attention heads that goes, over all layers together. Each layer keeps one."""

@@ -100,6 +100,14 @@ class DatasetVersion(Config):
     rows: dict[str, int]
 
 
+class TrainedWeights(Config):
+    """What a model was exported from, as safetensors among the artifacts of an MLflow run: serving needs none of it."""
+
+    run: str
+    file: str
+    sha256: str
+
+
 class Lineage(Config):
     """Where a bundle came from."""
 
@@ -109,6 +117,8 @@ class Lineage(Config):
     mlflow_run: str | None = None
     parent: str | None = None
     """The release whose weights these are, where it was compressed anew: `NAME version N`."""
+    weights: TrainedWeights | None = None
+    """From which it can be pruned or distilled later, wherever that is done."""
     created: str = ""
     versions: dict[str, str] = {}
 

@@ -26,6 +26,8 @@ def released(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def again(released: Path) -> str:
+    """Where no stage of the training is left, as on another machine with the same registry."""
+    assert maasflow(released, "clean").code == 0
     done = maasflow(released, "compress", "small", "--set", WIDER, "--set", "compression.limits.metric_drop=0.9", "--set", "gates=[]")
     assert done.code == 0, done.err
     return done.out
