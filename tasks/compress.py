@@ -8,11 +8,11 @@ from tasks.candidate import Candidate, Miss, choose
 from tasks.compression import Subject
 from tasks.compression.chain import chains
 from tasks.compression.measure import requests, time_loads, time_variants
-from tasks.core.bundle import Bundle, Manifest, Measurements, Variant, describe_variant
+from tasks.core.bundle import Bundle, Measurements, Variant, describe_variant
 from tasks.core.encoded import Encoded
 from tasks.core.machine import this_machine
 from tasks.core.metrics import Interval, drop, paired_difference
-from tasks.core.predictor import open_session, run_session, runtime_of
+from tasks.core.predictor import run_session, runtime_of
 from tasks.core.recipe import Recipe
 from tasks.core.scoring import Scores
 from tasks.core.stages import StageResult, StageStore, link_file, write_text
@@ -88,19 +88,21 @@ def compress(
     for file in source.manifest.files:
         (shutil.copyfile if file in external else link_file)(source.folder / file, folder / file)
     subject = Subject(recipe, encoded, len(source.manifest.labels), trained)
-    search = Search(Workshop(subject, source.manifest, folder / "variants" / "fp32.onnx", store or StageStore(out / _KEPT)))
+    workshop = Workshop(subject, source.manifest, folder / "variants" / "fp32.onnx", store or StageStore(out / _KEPT))
+    search = Search(workshop)
     search.run(chains(recipe))
     for name, found in search.made.items():
         for part in found.path.parent.glob(f"{found.path.name}*") if name != "fp32" else ():
             link_file(part, folder / "variants" / part.name.replace(found.path.stem, name, 1))
     shutil.rmtree(out / _KEPT, ignore_errors=True)
-    variants = measure(recipe, source.manifest, encoded, folder, search.made)
+    variants = measure(workshop, folder, search.made)
     candidates = tuple(_candidate(recipe, variant, variants[0]) for variant in variants)
     chosen = choose(recipe.compression.objective, candidates).name
     (out / SCORES).mkdir()
     for name, found in search.made.items():
         found.scores["test"].save(out / SCORES / f"{name}.npz")
-    Bundle(folder, source.manifest.replace(variants=variants, chosen=chosen)).write()
+    served = {"threads": recipe.serving.threads, "device": recipe.serving.device}
+    Bundle(folder, source.manifest.replace(variants=variants, chosen=chosen, **served)).write()
     picture = Picture(
         source.manifest.name,
         recipe.evaluation.metric,
@@ -116,13 +118,14 @@ def compress(
     return CompressResult(chosen=chosen, candidates=candidates, failed=search.failed)
 
 
-def measure(recipe: Recipe, manifest: Manifest, encoded: Encoded, folder: Path, made: Mapping[str, Made]) -> tuple[Variant, ...]:
+def measure(workshop: Workshop, folder: Path, made: Mapping[str, Made]) -> tuple[Variant, ...]:
     """The variants with what they reach on the validation and the test split, how fast, and what they take."""
+    recipe, test, state = workshop.subject.recipe, workshop.subject.encoded.split("test"), workshop.manifest.state_inputs
     files = {name: folder / "variants" / f"{name}.onnx" for name in made}
-    loads = time_loads(files, recipe.serving.threads)
-    sessions = {name: open_session(path, recipe.serving.threads) for name, path in files.items()}
+    loads = time_loads(files, workshop.open)
+    sessions = {name: workshop.open(path) for name, path in files.items()}
     runs = {name: run_session(sessions[name], found.batch) for name, found in made.items()}
-    latency = {rows: time_variants(runs, requests(encoded.split("test"), manifest.state_inputs, rows)) for rows in (1, ROWS)}
+    latency = {rows: time_variants(runs, requests(test, state, rows)) for rows in (1, ROWS)}
     reference = made["fp32"].scores["test"]
     return tuple(
         describe_variant(

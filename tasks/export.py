@@ -73,6 +73,7 @@ def export(
         variants=(variant,),
         chosen="fp32",
         threads=recipe.serving.threads,
+        device=recipe.serving.device,
         parity=parity,
         recipe=recipe.model_dump(mode="json"),
         lineage=Lineage(dataset=version),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from tasks.compression.chain import Chain
 from tasks.compression.measure import requests, time_variants
 from tasks.core.metrics import drop
-from tasks.core.predictor import open_session, run_session
+from tasks.core.predictor import run_session
 from tasks.core.recipe import Recipe
 from tasks.workshop import ROWS, Made, Workshop
 
@@ -117,9 +117,9 @@ class Search:
 
     def _costs(self, made: Mapping[str, Made]) -> dict[str, dict[str, float]]:
         """What each costs by each objective, taken side by side."""
-        workshop, threads = self.workshop, self.recipe.serving.threads
+        workshop = self.workshop
         test, state = workshop.subject.encoded.split("test"), workshop.manifest.state_inputs
-        runs = {name: run_session(open_session(found.path, threads), found.batch) for name, found in made.items()}
+        runs = {name: run_session(workshop.open(found.path), found.batch) for name, found in made.items()}
         one, many = (time_variants(runs, requests(test, state, rows)) for rows in (1, ROWS))
         return {
             name: {

@@ -12,10 +12,12 @@ from tasks.compression.chain import Chain
 from tasks.compression.invariance import check_invariance
 from tasks.compression.measure import requests
 from tasks.compression.memory import session_memory
+from tasks.core.bound import Session
 from tasks.core.bundle import Batch, Invariance, Manifest
 from tasks.core.dataset import SplitName
 from tasks.core.errors import MaasflowError
 from tasks.core.file_digests import sha256
+from tasks.core.machine import device_for
 from tasks.core.predictor import open_session, rows_alone, run_session
 from tasks.core.scoring import Scores, load_scores, score_split
 from tasks.core.stages import StageResult, StageStore, code_key, content_key
@@ -63,10 +65,16 @@ class Workshop:
     def make(self, chain: Chain | None) -> Made:
         """A chain's variant, or fp32, with an answer for every row. Raises MaasflowError, or whatever a compressor raises."""
         path = self.written(chain) if chain else self.fp32
-        key = content_key(self._key(chain), self.subject.recipe.serving.threads, self.subject.recipe.evaluation.calibration_bins)
+        serving, bins = self.subject.recipe.serving, self.subject.recipe.evaluation.calibration_bins
+        key = content_key(self._key(chain), serving.threads, device_for(serving.device), bins)
         done = self.store.run("answers", key, _Asked, lambda out: self._ask(chain.name if chain else "fp32", path, out))
         scores = {split: load_scores(done.folder / f"{split}.npz") for split in _MEASURED}
         return Made(path, scores, done.result.invariance, done.result.memory_mb)
+
+    def open(self, path: Path) -> Session:
+        """A session of a variant's file, as the server opens it."""
+        serving = self.subject.recipe.serving
+        return open_session(path, serving.threads, serving.device, self.manifest.inputs)
 
     def written(self, chain: Chain) -> Path:
         """The file that a chain's steps make, each from what the one before it left."""
@@ -107,7 +115,7 @@ class Workshop:
     def _ask(self, name: str, path: Path, out: Path) -> _Asked:
         """A variant on the validation and the test split. Raises MaasflowError where an answer is not finite."""
         recipe, encoded, state = self.subject.recipe, self.subject.encoded, self.manifest.state_inputs
-        session = open_session(path, recipe.serving.threads)
+        session = self.open(path)
         invariance = check_invariance(run_session(session), encoded.split("validation"), state)
         batch: Batch = "any" if invariance.holds else "one"
         run = run_session(session, batch)
@@ -117,7 +125,8 @@ class Workshop:
                 raise MaasflowError(f"{name} has no finite answer for {len(lost)} of {len(scores)} {split} rows")
             scores.save(out / f"{split}.npz")
         request = requests(encoded.split("test"), state, ROWS)(0)
-        memory = session_memory(path, recipe.serving.threads, rows_alone(request) if batch == "one" else [request])
+        calls = rows_alone(request) if batch == "one" else [request]
+        memory = session_memory(path, recipe.serving.threads, calls, recipe.serving.device)
         return _Asked(invariance=invariance, memory_mb=memory)
 
 

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from deploy.serving.answers import Refusal
 from tasks.core.transforms import Tensors, TensorSpec
 
-_TYPES: Final[dict[str, type[np.number[Any]]]] = {"FP32": np.float32, "INT64": np.int64}
 _NUMBERS: Final[dict[str, set[type]]] = {"FP32": {int, float}, "INT64": {int}}
 
 
@@ -19,7 +18,7 @@ def example_tensors(specs: Sequence[TensorSpec]) -> Tensors:
     """One row of each input, as short as can be: zeros, and ones for ids and masks, where no one is masked out."""
     return {
         spec.name: np.full(
-            (1, *(max(size, 1) for size in spec.shape)), int(spec.dtype == "INT64" and spec.vocabulary != 1), _TYPES[spec.dtype]
+            (1, *(max(size, 1) for size in spec.shape)), int(spec.dtype == "INT64" and spec.vocabulary != 1), spec.numpy_type
         )
         for spec in specs
     }
@@ -44,7 +43,7 @@ def read_tensor(given: dict[str, Any], spec: TensorSpec) -> npt.NDArray[Any]:
         raise _wrong(spec, f"holds {found} where {'whole ' if spec.dtype == 'INT64' else ''}numbers belong")
     try:
         with np.errstate(over="ignore"):
-            array: npt.NDArray[Any] = np.array(flat, _TYPES[spec.dtype])
+            array: npt.NDArray[Any] = np.array(flat, spec.numpy_type)
     except OverflowError:
         raise _wrong(spec, f"holds a number that is too large for {spec.dtype}") from None
     if spec.dtype == "FP32":

@@ -13,7 +13,7 @@ from tasks.core.catalog import Catalog
 from tasks.core.config import Config
 from tasks.core.dataset import Task
 from tasks.core.encoded import Encoded, EncodedSplit
-from tasks.core.machine import Machine, this_machine
+from tasks.core.machine import Machine, device_for, this_machine
 from tasks.core.recipe import Recipe
 from tasks.core.transforms import Tensors
 
@@ -37,6 +37,11 @@ class Subject:
     @property
     def task(self) -> Task:
         return self.encoded.task
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether it is to be served on a CUDA device."""
+        return device_for(self.recipe.serving.device) == "cuda"
 
     @cached_property
     def train(self) -> EncodedSplit:

@@ -1,18 +1,20 @@
-"""Half precision: in the computation on a CUDA device, or in the file alone."""
+"""Half precision: in the computation on a CUDA device, or in the file alone.
 
-import ctypes
-from functools import cache
+There is no bf16 beside it: ONNX Runtime has no tool that converts a model to it, and on CUDA no such kernels for an LSTM or for fused
+embeddings (1.31).
+"""
+
 from math import prod
 from pathlib import Path
 from typing import Annotated, Final
 
 import numpy as np
-import onnxruntime as ort
 from onnx import NodeProto, TensorProto, helper
 from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 from pydantic import Field
 
 from tasks.compression import Compressor, Subject, weights_beside
+from tasks.core.machine import cuda_device
 from tasks.graphs import Graph
 
 _EXACT: Final = (
@@ -43,8 +45,10 @@ class Fp16(Compressor):
     smallest: Annotated[int, Field(ge=1)] = 32
     """Elements of a tensor from which `storage` keeps it in fp16: below, the node for it takes more bytes than are saved."""
 
-    def unfit(self, subject: Subject) -> str | None:  # noqa: ARG002 - of this machine
-        return None if self.storage or cuda_device() else "there is no CUDA device"
+    def unfit(self, subject: Subject) -> str | None:
+        if self.storage or subject.on_cuda:
+            return None
+        return "serving.device is 'cpu', which computes in fp32" if cuda_device() else "there is no CUDA device"
 
     def compress(self, source: Path, target: Path, subject: Subject) -> None:  # noqa: ARG002 - the same for all
         graph = Graph.read(source)
@@ -70,21 +74,3 @@ def _store(graph: Graph, smallest: int) -> None:
     nodes = [*made, *graph.model.graph.node]
     del graph.model.graph.node[:]
     graph.model.graph.node.extend(nodes)
-
-
-@cache
-def cuda_device() -> bool:
-    """Whether a session really runs on a CUDA device: the provider is listed as available where there is none."""
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-        count = ctypes.c_int()
-        if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
-            return False
-    except OSError:
-        return False
-    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
-    other = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
-    graph = helper.make_graph([helper.make_node("Abs", ["x"], ["y"])], "probe", [value], [other])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CUDAExecutionProvider"])
-    return "CUDAExecutionProvider" in session.get_providers()

@@ -24,6 +24,9 @@ class GraphOptimized(Compressor):
     plain_norms: bool = True
     """Write layer normalisation as sums and products, which the CPU runs faster than ONNX Runtime's node for it."""
 
+    def unfit(self, subject: Subject) -> str | None:
+        return "its nodes are those that suit a CPU; on CUDA a session optimises the graph when it starts" if subject.on_cuda else None
+
     def compress(self, source: Path, target: Path, subject: Subject) -> None:  # noqa: ARG002 - the same for all
         beside = weights_beside(source).is_file()
         if beside:

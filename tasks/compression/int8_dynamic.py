@@ -27,6 +27,9 @@ class Int8Dynamic(Compressor):
     smallest: Annotated[int, Field(ge=1)] = 1024
     """Elements of a table from which it is quantised."""
 
+    def unfit(self, subject: Subject) -> str | None:
+        return "CUDA has no kernel for its integer products" if subject.on_cuda else None
+
     def compress(self, source: Path, target: Path, subject: Subject) -> None:  # noqa: ARG002 - dynamic
         beside = weights_beside(source).is_file()
         if self.ops:

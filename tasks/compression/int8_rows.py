@@ -39,6 +39,8 @@ class Int8Rows(Compressor):
     """Elements of a matrix from which it is quantised: below, the nodes for it are larger and slower than it is."""
 
     def unfit(self, subject: Subject) -> str | None:
+        if subject.on_cuda:
+            return "CUDA has no kernel for its integer products"
         return "convolutions have no kernel for it" if subject.family == "resnet" else None
 
     def compress(self, source: Path, target: Path, subject: Subject) -> None:  # noqa: ARG002 - dynamic

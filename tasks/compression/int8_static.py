@@ -48,6 +48,8 @@ class Int8Static(Compressor):
     """Elements of a matrix from which it is quantised."""
 
     def unfit(self, subject: Subject) -> str | None:
+        if subject.on_cuda:
+            return "CUDA has no int8 kernels for its nodes, and would compute them in fp32"
         return "it cannot be calibrated on a language model's state" if subject.task == "language_modelling" else None
 
     def compress(self, source: Path, target: Path, subject: Subject) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 from tasks.core.bundle import Latency
 from tasks.core.encoded import EncodedSplit
 from tasks.core.language import Run, first_state
-from tasks.core.predictor import open_session
 from tasks.core.transforms import Tensors, TensorSpec
 
 _WARM_UP, _ROUNDS, _SECONDS, _LOADS = 3, 300, 1.5, 3
@@ -32,13 +31,13 @@ def requests(split: EncodedSplit, state: tuple[TensorSpec, ...], rows: int) -> R
     return request
 
 
-def time_loads(files: Mapping[str, Path], threads: int) -> dict[str, float]:
-    """The median of the milliseconds to make a session of each file, taken in turns."""
+def time_loads(files: Mapping[str, Path], load: Callable[[Path], object]) -> dict[str, float]:
+    """The median of the milliseconds to load each file, taken in turns."""
     taken: dict[str, list[float]] = {name: [] for name in files}
     for _ in range(_LOADS):
         for name, path in files.items():
             start = time.perf_counter()
-            open_session(path, threads)
+            load(path)
             taken[name].append((time.perf_counter() - start) * 1e3)
     return {name: float(np.median(ms)) for name, ms in taken.items()}
 

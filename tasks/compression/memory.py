@@ -11,15 +11,17 @@ from typing import Any, Final
 import numpy as np
 
 from tasks.core.errors import MaasflowError
-from tasks.core.machine import usable_cores
+from tasks.core.machine import Device, device_for, usable_cores
 from tasks.core.transforms import Tensors
 
 _PROGRAM: Final = Path(__file__).with_name("resident.py")
 
 
-def session_memory(model: Path, threads: int, calls: Iterable[Tensors]) -> float:
-    """Resident memory, in 10⁶ bytes, that opening a model and running these calls adds to a process of its own.
+def session_memory(model: Path, threads: int, calls: Iterable[Tensors], device: Device = "cpu") -> float:
+    """Memory, in 10⁶ bytes, that opening a model and running these calls takes in a process of its own.
 
+    On the CPU what the process holds more of. On a CUDA device what is free of the device's less, so that another process that takes
+    some at the same time counts too; the buffers of `tasks/core/bound.py` do not, which are a few requests' worth.
     Raises MaasflowError where that process fails, as one does that takes more memory than there is.
     """
     inputs = io.BytesIO()
@@ -27,7 +29,7 @@ def session_memory(model: Path, threads: int, calls: Iterable[Tensors]) -> float
     np.savez(inputs, **arrays)
     done = subprocess.run(
         # No folder of its own on the path: modules beside it have the names of others elsewhere.
-        [sys.executable, "-P", str(_PROGRAM), str(model), str(threads or usable_cores())],
+        [sys.executable, "-P", str(_PROGRAM), str(model), str(threads or usable_cores()), device_for(device)],
         input=inputs.getvalue(),
         capture_output=True,
         check=False,

@@ -16,7 +16,7 @@ from tasks.core.config import Config
 from tasks.core.dataset import Column, Task
 from tasks.core.errors import BundleError, ConfigError
 from tasks.core.file_digests import sha256
-from tasks.core.machine import Machine, Runtime
+from tasks.core.machine import Device, Machine, Runtime
 from tasks.core.metrics import Interval
 from tasks.core.stages import write_text
 from tasks.core.transforms import TensorSpec, Transform
@@ -67,7 +67,7 @@ class Measurements(Config):
     load_ms: float | None = None
     """Median to make a session of the file, which the disk's cache holds."""
     memory_mb: float | None = None
-    """Resident memory, in 10⁶ bytes, that a session adds to a process, with a request of the most rows above."""
+    """Memory, in 10⁶ bytes, that a session takes with a request of the most rows above: resident memory, or the CUDA device's."""
     machine: Machine
     runtime: Runtime | None = None
 
@@ -142,6 +142,7 @@ class Manifest(Config):
     variants: tuple[Variant, ...]
     chosen: str
     threads: int = 0
+    device: Device = "cpu"
     parity: float
     """The largest difference between torch's and fp32 ONNX's outputs over real test rows."""
     recipe: dict[str, Any]

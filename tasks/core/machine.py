@@ -1,22 +1,29 @@
 """The machine that a figure was taken on: a latency or an int8 accuracy means nothing without it."""
 
+import ctypes
 import os
 import platform
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from tasks.core.config import Config
 
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "avx_vnni", "asimddp", "i8mm")
 
+Device = Literal["auto", "cpu", "cuda"]
+"""Where a model is to run; auto takes a CUDA device where there is one."""
+
 
 class Machine(Config):
-    """Processor, instruction sets that matter for inference, and usable cores."""
+    """Processor, instruction sets that matter for inference, usable cores, and the CUDA device."""
 
     system: str
     processor: str
     instructions: tuple[str, ...]
     cores: int
+    cuda: str | None = None
+    """The name of the first CUDA device, where there is one."""
 
 
 class Runtime(Config):
@@ -41,6 +48,26 @@ def usable_cores() -> int:
 
 
 @cache
+def cuda_device() -> str | None:
+    """The name of the first CUDA device that this process may use, by the driver's word; None where there is none."""
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    device, count, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(256)
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        return None
+    if driver.cuDeviceGet(ctypes.byref(device), 0) or driver.cuDeviceGetName(name, len(name), device):
+        return None
+    return name.value.decode(errors="replace")
+
+
+def device_for(wanted: Device) -> Literal["cpu", "cuda"]:
+    """Where it runs on this machine; not whether that can be, which only a session tells."""
+    return "cuda" if wanted == "cuda" or (wanted == "auto" and cuda_device()) else "cpu"
+
+
+@cache
 def this_machine() -> Machine:
     processor, flags = platform.processor() or platform.machine(), set[str]()
     try:
@@ -57,4 +84,5 @@ def this_machine() -> Machine:
         processor=processor,
         instructions=tuple(name for name in _INSTRUCTIONS if name in flags),
         cores=usable_cores(),
+        cuda=cuda_device(),
     )

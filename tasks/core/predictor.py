@@ -3,19 +3,19 @@
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from tasks.core.bound import Session
 from tasks.core.bundle import Batch, Bundle
+from tasks.core.cuda import open_cuda
 from tasks.core.errors import BundleError, InputError
 from tasks.core.language import Run
-from tasks.core.machine import Runtime, usable_cores
-from tasks.core.transforms import Tensors
-
-if TYPE_CHECKING:
-    import onnxruntime as ort
+from tasks.core.machine import Device, Runtime, device_for, usable_cores
+from tasks.core.transforms import Tensors, TensorSpec
 
 _TOKENS: Final = 2**14
 """The most tokens in one call: attention takes memory for each pair of a row's, and would take all there is for many rows."""
@@ -35,7 +35,8 @@ class Predictor:
     def __init__(self, bundle: Bundle, variant: str | None = None, threads: int | None = None) -> None:
         self.manifest = bundle.manifest
         self.variant = bundle.manifest.variant(variant)
-        self.session = open_session(bundle.file(variant), threads if threads is not None else bundle.manifest.threads)
+        threads = threads if threads is not None else self.manifest.threads
+        self.session = open_session(bundle.file(variant), threads, self.manifest.device, self.manifest.inputs)
         self.dynamic = any(-1 in spec.shape for spec in bundle.manifest.inputs)
         """Whether the sizes of its inputs, beside the number of rows, differ from call to call."""
         self._check()
@@ -71,8 +72,7 @@ class Predictor:
             rows = max(1, _TOKENS // first[0].size)
             if len(first) > rows:
                 return self._run_in_parts(names, tensors, rows)
-        outputs: list[npt.NDArray[Any]] = self.session.run(names, tensors)
-        return outputs
+        return self.session.run(names, tensors)
 
     def _run_in_parts(self, names: list[str], tensors: Tensors, rows: int) -> list[npt.NDArray[Any]]:
         total = len(next(iter(tensors.values())))
@@ -93,8 +93,11 @@ class Predictor:
             )
 
 
-def open_session(path: Any, threads: int = 0) -> "ort.InferenceSession":
-    """An ONNX Runtime session on the CPU. Raises BundleError for a file that ONNX Runtime rejects."""
+def open_session(path: Path, threads: int = 0, device: Device = "cpu", inputs: Sequence[TensorSpec] = ()) -> Session:
+    """An ONNX Runtime session. On a CUDA device the model's `inputs`, where given, say how calls are padded to few sizes.
+
+    Raises BundleError for a file that ONNX Runtime rejects, and MaasflowError where the session does not get the device.
+    """
     # Read once, at the first import, at which ONNX Runtime would otherwise write a device id and report home.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime as ort  # noqa: PLC0415 - after the line above
@@ -105,14 +108,17 @@ def open_session(path: Any, threads: int = 0) -> "ort.InferenceSession":
     # Threads that spin while they wait take the cores from everything else on the machine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
+    if device_for(device) == "cuda":
+        return open_cuda(path, options, inputs)
     try:
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session: Session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise BundleError(f"ONNX Runtime cannot load {path}: {why}", "export the model again") from error
+    return session
 
 
-def runtime_of(session: "ort.InferenceSession") -> Runtime:
+def runtime_of(session: Session) -> Runtime:
     """What runs the session, by its own word."""
     import onnxruntime as ort  # noqa: PLC0415 - imported with the session already
 
@@ -123,7 +129,7 @@ def runtime_of(session: "ort.InferenceSession") -> Runtime:
     )
 
 
-def run_session(session: "ort.InferenceSession", batch: Batch = "any") -> Run:
+def run_session(session: Session, batch: Batch = "any") -> Run:
     """The session as a function of its inputs: all outputs by name, each row run alone where `batch` says so."""
     names = [node.name for node in session.get_outputs()]
 

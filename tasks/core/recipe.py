@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from tasks.core.config import Config
 from tasks.core.dataset import Task
+from tasks.core.machine import Device
 
 ClassMetric = Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss", "calibration_error"]
 TextMetric = Literal["nats", "bits", "perplexity"]
@@ -183,6 +184,8 @@ class Serving(Config):
 
     threads: Annotated[int, Field(ge=0)] = 0
     """Threads for one inference; 0 takes one for each core that this process may use."""
+    device: Device = "cpu"
+    """Where it runs, and is measured: auto takes a CUDA device where there is one. A device that a session does not get is an error."""
 
 
 class Search(Config):

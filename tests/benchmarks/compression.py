@@ -5,6 +5,7 @@ real rows. Exits 1 where one falls short of its bar. A workspace that is given k
 """
 
 import argparse
+import copy
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from tasks import versioning
 from tasks.compress import CompressResult, compress
@@ -23,7 +25,7 @@ from tasks.compression.measure import requests
 from tasks.core.bundle import Bundle
 from tasks.core.encoded import Encoded
 from tasks.core.errors import MaasflowError
-from tasks.core.machine import this_machine, usable_cores
+from tasks.core.machine import Device, cuda_device, device_for, this_machine, usable_cores
 from tasks.core.predictor import open_session, run_session
 from tasks.core.recipe import LOWER_IS_BETTER, Compression, Recipe
 from tasks.core.transforms import Tensors
@@ -39,7 +41,10 @@ SMALL = [{"kind": kind} for kind in ("graph", "int8_dynamic", "int8_rows", "int8
 
 @dataclass(frozen=True)
 class Bar:
-    """What some variant of a search must reach: times torch's speed, or fp32 ONNX's; file beside fp32's; loss on the test split."""
+    """What some variant of a search must reach: times torch's speed, or fp32 ONNX's; file beside fp32's; loss on the test split.
+
+    On a CUDA device `torch fp16` is there to be held against too.
+    """
 
     what: str
     faster: float
@@ -56,11 +61,25 @@ class Budget:
     compression: dict[str, Any]
     bars: tuple[Bar, ...]
     rows: int = 32
+    device: Device = "cpu"
+
+    @property
+    def unfit(self) -> str | None:
+        """Why it cannot be run on this machine."""
+        if self.device == "cpu":
+            return None
+        return "there is no CUDA device" if cuda_device() is None else None if torch.cuda.is_available() else "torch sees no CUDA device"
 
 
 def smaller(name: str, drop: float = 0.005) -> Budget:
     """Smaller, and not slower than fp32 ONNX."""
     return Budget(name, {"compressors": SMALL, "objective": "latency"}, (Bar("best variant", 1.0, 0.999, drop, "fp32"),))
+
+
+def on_cuda(name: str, rows: int) -> Budget:
+    """fp16 on a CUDA device, beside fp32 and torch in both. What has no kernel there is listed as not applicable."""
+    compression = {"compressors": [{"kind": "fp16"}, {"kind": "int8_static"}], "objective": "throughput"}
+    return Budget(name, compression, (Bar("on CUDA", 1.0, 0.6, 0.005, "torch fp16"),), rows, "cuda")
 
 
 BUDGETS = (
@@ -88,7 +107,21 @@ BUDGETS = (
     smaller("hotel-zh-bow"),
     smaller("shakespeare-lstm", 0.03),
     smaller("titanic-mlp"),
+    on_cuda("sst2-bert", 8),
+    on_cuda("imdb-gpt2", 8),
+    on_cuda("mnist-resnet", 32),
 )
+
+
+class Half(nn.Module):
+    """A module with its weights and its inputs in fp16."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(module).half()
+
+    def forward(self, **inputs: Tensor) -> Any:
+        return self.module(**{name: values.half() if values.is_floating_point() else values for name, values in inputs.items()})
 
 
 def trained(workspace: Path, name: str) -> tuple[Plan, Encoded, Path, Path]:
@@ -114,9 +147,14 @@ def speeds(recipe: Recipe, encoded: Encoded, weights: Path, bundle: Bundle, rows
     family, module = load(recipe, encoded, len(manifest.labels), weights)
     threads = recipe.serving.threads or usable_cores()
     torch.set_num_threads(threads)
-    runs: dict[str, Callable[[Tensors], Any]] = {"torch": run_module(module, family.state)}
+    device = torch.device(device_for(manifest.device))
+    module = module.to(device)
+    runs: dict[str, Callable[[Tensors], Any]] = {"torch": run_module(module, family.state, device)}
+    if device.type == "cuda":
+        runs["torch fp16"] = run_module(Half(module), family.state, device)
     for variant in manifest.variants:
-        runs[variant.name] = run_session(open_session(bundle.file(variant.name), threads), variant.batch)
+        session = open_session(bundle.file(variant.name), threads, manifest.device, manifest.inputs)
+        runs[variant.name] = run_session(session, variant.batch)
     request = requests(encoded.split("test"), manifest.state_inputs, rows)
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(ROUNDS + WARM_UP):
@@ -156,7 +194,7 @@ def main() -> None:
         workspace = options.workspace or Path(scratch) / "workspace"
         if not (workspace / "dvc.yaml").is_file():
             subprocess.run([sys.executable, "-m", "flows.cli", "init", str(workspace)], check=True, capture_output=True)
-        print(f"{this_machine().processor}, {usable_cores()} cores", flush=True)
+        print(f"{this_machine().processor}, {usable_cores()} cores, {cuda_device() or 'no CUDA device'}", flush=True)
         reached = [
             search(workspace, budget, Path(scratch) / f"search-{number}")
             for number, budget in enumerate(BUDGETS)
@@ -170,8 +208,12 @@ def wanted(budget: Budget, recipes: list[str]) -> bool:
 
 
 def search(workspace: Path, budget: Budget, out: Path) -> bool:
+    if reason := budget.unfit:
+        print(f"\n{budget.recipe} on CUDA: not applicable here: {reason}", flush=True)
+        return True
     plan, encoded, weights, exported = trained(workspace, budget.recipe)
-    recipe = plan.recipe.model_copy(update={"compression": Compression.parse(budget.compression)})
+    serving = plan.recipe.serving.model_copy(update={"device": budget.device})
+    recipe = plan.recipe.model_copy(update={"compression": Compression.parse(budget.compression), "serving": serving})
     out.mkdir()
     start = time.perf_counter()
     try:

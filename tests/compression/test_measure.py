@@ -159,8 +159,10 @@ def test_variants_answer_the_same_requests_in_turn() -> None:
 
 def test_every_file_is_loaded(outliers: Stages) -> None:
     bundle = Bundle.open(outliers.folder("compressed") / BUNDLE)
-    found = time_loads({name: bundle.file(name) for name in ("fp32", "int8_dynamic")}, 1)
+    loaded: list[str] = []
+    found = time_loads({name: bundle.file(name) for name in ("fp32", "int8_dynamic")}, lambda path: loaded.append(path.stem))
     assert list(found) == ["fp32", "int8_dynamic"]
+    assert loaded == 3 * ["fp32", "int8_dynamic"]
     assert min(found.values()) > 0
 
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import nn
 
+from tasks.core.bound import BoundSession, device_thread
 from tasks.core.bundle import Bundle
 from tasks.core.config import Origin
 from tasks.core.encoded import Encoded
@@ -231,6 +232,16 @@ def test_its_export_answers_as_torch_does(family: str, everything: dict[str, lis
         for rows in (1, 2, 3, 7, 64):
             inputs = calls(made, rows)
             np.testing.assert_allclose(predictor.logits(inputs), forward(module, inputs).numpy(), atol=1e-4)
+
+
+@every_family
+def test_it_answers_the_same_padded_as_on_a_device(family: str, everything: dict[str, list[Made]]) -> None:
+    for made in everything[family]:
+        predictor = Predictor(Bundle.open(made.bundle))
+        bound = device_thread().submit(BoundSession, predictor.session, predictor.manifest.inputs, "cpu", graphs=True).result()
+        for rows in (1, 3, 32, 64):
+            inputs = calls(made, rows)
+            np.testing.assert_allclose(bound.run(["logits"], inputs)[0], predictor.logits(inputs), atol=1e-4)
 
 
 @every_family

@@ -33,6 +33,11 @@ class TensorSpec(Config):
     longest: int | None = None
     """The largest size of a dimension that is −1."""
 
+    @property
+    def numpy_type(self) -> type[np.number[Any]]:
+        """numpy's type of its elements."""
+        return np.float32 if self.dtype == "FP32" else np.int64
+
 
 class Fitted(Config):
     """A transform in two steps, so that a training set can be kept decoded without being kept as floats:
