@@ -69,6 +69,7 @@ def main() -> None:
     if device == "cuda" and "CUDAExecutionProvider" not in first.get_providers():
         sys.exit("the session does not get the CUDA device")
     first.run(None, {"x": np.zeros(1, np.float32)})
+    del first
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
     before = taken()

@@ -70,10 +70,9 @@ def _load_libraries() -> None:
     """Load CUDA's libraries where they were installed as Python packages: the system finds them nowhere by itself."""
     import onnxruntime as ort  # noqa: PLC0415 - imported by `open_session` already
 
-    if hasattr(ort, "preload_dlls"):
-        # It prints what it lacks, among what a command prints.
-        with contextlib.redirect_stdout(sys.stderr):
-            ort.preload_dlls()
+    # It prints what it lacks, among what a command prints.
+    with contextlib.redirect_stdout(sys.stderr):
+        ort.preload_dlls()
 
 
 def _refused(why: str) -> MaasflowError:

@@ -1,11 +1,13 @@
 """Where a model runs: what is asked for, what there is, and that a device which a session does not get is an error."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from tasks.core import cuda, machine
+from tasks.core.bound import BoundSession
 from tasks.core.bundle import Bundle
 from tasks.core.errors import MaasflowError
 from tasks.core.machine import cuda_device, device_for, this_machine
@@ -53,6 +55,35 @@ def test_a_device_that_is_not_there_is_an_error(bundle: Bundle) -> None:
 def test_a_provider_that_the_session_does_not_get_is_an_error_with_a_mocked_driver(device: machine.Device, bundle: Bundle) -> None:
     with pytest.raises(MaasflowError, match="ONNX Runtime gives the session CPUExecutionProvider alone"):
         open_session(bundle.file(), 1, device, bundle.manifest.inputs)
+
+
+@without_device
+@pytest.mark.usefixtures("pretended")
+def test_a_model_that_cannot_be_captured_runs_without_graphs_and_says_so_with_a_mocked_device(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def session(path: Path, options: Any, provider: dict[str, str]) -> Any:
+        if "enable_cuda_graph" in provider:
+            raise RuntimeError("as all compute graph nodes have not been partitioned to the CUDAExecutionProvider")
+        return open_session(path, 1)
+
+    monkeypatch.setattr(cuda, "_session", session)
+    monkeypatch.setattr(cuda, "BoundSession", lambda session, inputs, _, graphs: BoundSession(session, inputs, "cpu", graphs=graphs))
+    found = open_session(bundle.file(), 1, "cuda", bundle.manifest.inputs)
+    assert "fp32.onnx runs without CUDA graphs: as all compute graph nodes have not been partitioned" in caplog.text
+    rows = np.ones((3, 2), np.float32)
+    np.testing.assert_allclose(found.run(["logits"], {"x": rows})[0], Predictor(bundle).logits({"x": rows}), rtol=1e-6)
+
+
+@without_device
+@pytest.mark.usefixtures("pretended")
+def test_a_model_that_the_device_cannot_run_is_an_error_with_a_mocked_device(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def session(*_: Any) -> Any:
+        raise RuntimeError("CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version\nmore")
+
+    monkeypatch.setattr(cuda, "_session", session)
+    with pytest.raises(MaasflowError, match=r"ONNX Runtime cannot run fp32\.onnx there: CUDA failure 35: .* runtime version\n"):
+        open_session(bundle.file(), 1, "cuda", bundle.manifest.inputs)
 
 
 # On a device.
