@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, Final
 
+from tasks.compression import standard
 from tasks.core.bundle import Bundle, TrainedWeights
 from tasks.core.config import Origin, override
 from tasks.core.errors import BundleError, ConfigError, RegistryError
@@ -75,5 +76,24 @@ def recipe_of(bundle: Bundle, settings: tuple[str, ...]) -> Recipe:
     # What the folds of the training reached is not changed by compression.
     gates = [gate for gate in bundle.manifest.recipe["gates"] if gate.get("kind") != "cross_validation"]
     values: dict[str, Any] = {**bundle.manifest.recipe, "gates": gates}
+    values["compression"] = _widened(values["compression"], settings)
     origin = Origin(file=f"the recipe of {bundle.manifest.name}").overridden(settings)
     return Recipe.parse(override(values, settings), origin).fitted_to(bundle.manifest.task)
+
+
+def _widened(compression: dict[str, Any], settings: tuple[str, ...]) -> dict[str, Any]:
+    """The section with the standard compressors beside its own, unless a setting says which are tried: then with those alone."""
+    if any(_decides(setting, "compression.compressors") for setting in settings):
+        return {**compression, "fallback": []}
+    own, fallback = list(compression["compressors"]), list(compression.get("fallback", []))
+    return {
+        **compression,
+        "compressors": own + [spec for spec in standard.COMPRESSORS if spec not in own],
+        "fallback": fallback + [chain for chain in map(list, standard.FALLBACK) if chain not in fallback],
+    }
+
+
+def _decides(setting: str, path: str) -> bool:
+    """Whether a `--set` gives what is at the path, or a part of it."""
+    key = setting.partition("=")[0]
+    return f"{key}.".startswith(f"{path}.") or f"{path}.".startswith(f"{key}.")

@@ -41,7 +41,8 @@ def schema(noun: Noun) -> Schema:
         root["properties"]["gates"]["items"] = _one_of(GATES, definitions)
         compressor = _one_of(COMPRESSORS, definitions)
         chain = {"type": "array", "items": compressor, "minItems": 1}
-        definitions["recipe.Compression"]["properties"]["compressors"]["items"] = {"anyOf": [compressor, chain]}
+        for key in ("compressors", "fallback"):
+            definitions["recipe.Compression"]["properties"][key]["items"] = {"anyOf": [compressor, chain]}
     else:
         root = _config(Dataset, "dataset", definitions)
         root["properties"]["source"] = _one_of(SOURCES, definitions)

@@ -32,8 +32,22 @@ class Search:
         return self.workshop.subject.recipe
 
     def run(self, chains: tuple[Chain, ...]) -> None:
-        """Make fp32 and every chain that could be the best."""
+        """Make fp32 and every chain that could be the best; the fallback only where none of these is within the limits."""
         self.made["fp32"] = self.workshop.make(None)
+        self._make([chain for chain in chains if not chain.fallback])
+        fallback = [chain for chain in chains if chain.fallback]
+        if not fallback:
+            return
+        if self._feasible():
+            self.failed |= {chain.name: "not needed: others are within the limits" for chain in fallback}
+            return
+        _log.info(
+            "none of %d variants is within the limits: trying the fallback, %s", len(self.made), ", ".join(each.name for each in fallback)
+        )
+        self._make(fallback)
+
+    def _make(self, chains: list[Chain]) -> None:
+        """Make those that fit; of those that take training, what could still win."""
         fitting = []
         for chain in chains:
             if reason := chain.unfit(self.workshop.subject):
@@ -78,6 +92,11 @@ class Search:
             else:
                 left.append(chain)
         return left
+
+    def _feasible(self) -> bool:
+        """Whether any variant that was made is within all limits."""
+        costs = self._costs(self.made)
+        return any(self._within(name, costs) for name in self.made)
 
     def _hopeless(self, costs: Mapping[str, float], best: float | None) -> str | None:
         limits, objective = self.recipe.compression.limits, self.recipe.compression.objective

@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.core.bundle import TrainedWeights
+from tasks.compression import standard
+from tasks.compression.chain import chains
+from tasks.core.bundle import Bundle, TrainedWeights
 from tasks.core.errors import BundleError, RegistryError
 from tasks.core.file_digests import sha256
-from tasks.parent import take_weights
+from tasks.export import BUNDLE
+from tasks.parent import recipe_of, take_weights
 from tasks.tracking import TRAINED_PATH, Tracking
 from tasks.train import load
 from tasks.training.loop import WEIGHTS
@@ -41,3 +44,35 @@ def test_weights_that_the_run_lost_are_told(tracking: Tracking, weights: Trained
     gone = weights.model_copy(update={"file": "trained/gone.safetensors"})
     with pytest.raises(RegistryError):
         take_weights(tracking, gone, tmp_path / "out")
+
+
+def bundle(stages: Stages) -> Bundle:
+    return Bundle.open(stages.folder("compressed") / BUNDLE)
+
+
+def test_another_search_tries_the_standard_compressors_beside_the_recipes_own(stages: Stages) -> None:
+    found = recipe_of(bundle(stages), ("compression.limits.size_ratio=0.2",))
+    own = stages.recipe.compression.compressors
+    assert found.compression.compressors[: len(own)] == own
+    assert len(found.compression.compressors) == len(standard.COMPRESSORS)
+    assert all(spec in found.compression.compressors for spec in standard.COMPRESSORS)
+    assert found.compression.fallback == standard.FALLBACK
+    # And one after that tries nothing twice.
+    again = bundle(stages)
+    again = Bundle(again.folder, again.manifest.replace(recipe=found.model_dump(mode="json")))
+    assert recipe_of(again, ()).compression == found.compression
+
+
+@pytest.mark.parametrize("setting", ["compression.compressors=[{kind: graph}]", "compression={compressors: [{kind: graph}]}"])
+def test_what_a_setting_says_is_all_that_is_tried(setting: str, stages: Stages) -> None:
+    found = recipe_of(bundle(stages), (setting,)).compression
+    assert (found.compressors, found.fallback) == (({"kind": "graph"},), ())
+
+
+def test_a_fallback_of_ones_own_goes_with_compressors_of_ones_own(stages: Stages) -> None:
+    found = recipe_of(bundle(stages), ("compression.compressors=[]", "compression.fallback=[{kind: graph}]")).compression
+    assert (found.compressors, found.fallback) == ((), ({"kind": "graph"},))
+
+
+def test_the_standard_compressors_are_ones_that_there_are(stages: Stages) -> None:
+    assert len(chains(recipe_of(bundle(stages), ()))) == len(standard.COMPRESSORS) + len(standard.FALLBACK)

@@ -7,6 +7,7 @@ import pytest
 
 from tasks.compress import CompressResult, compress
 from tasks.compression import COMPRESSORS, Compressor, Subject
+from tasks.compression.chain import chains
 from tasks.compression.prune import Prune
 from tasks.core.stages import StageStore
 from tests.tiny import Stages, recipe
@@ -102,3 +103,23 @@ def test_a_search_that_was_broken_off_keeps_what_it_had(stages: Stages, tmp_path
     assert TRAINED == [(0.5, 0)]
     searched(stages, tmp_path / "again", store, compressors=kinds, limits={"metric_drop": None})
     assert TRAINED == [(0.5, 0), (0.5, 1)]
+
+
+def test_the_fallback_is_left_out_where_others_are_within_the_limits(stages: Stages, tmp_path: Path) -> None:
+    found = searched(stages, tmp_path / "out", compressors=[], fallback=[{"kind": "counted"}])
+    assert found.failed == {"counted": "not needed: others are within the limits"}
+    assert TRAINED == []
+
+
+def test_the_fallback_is_made_where_no_other_is_within_the_limits(stages: Stages, tmp_path: Path) -> None:
+    fallback, limits = [{"kind": "counted", "epochs": 1}], {"size_ratio": 0.9, "metric_drop": None}
+    found = searched(stages, tmp_path / "out", compressors=[{"kind": "graph"}], fallback=fallback, limits=limits)
+    assert [each.name for each in found.candidates] == ["fp32", "graph", "counted"]
+    assert found.chosen == "counted"
+
+
+def test_variants_of_one_kind_are_told_apart_by_the_words_among_their_options() -> None:
+    static = [{"kind": "int8_static", "method": method, "rows": 64} for method in ("minmax", "percentile", "percentile")]
+    found = chains(recipe(compression={"compressors": static, "fallback": [[{"kind": "prune"}, {"kind": "graph"}]]}))
+    assert [chain.name for chain in found] == ["int8_static", "int8_static-percentile", "int8_static-2", "prune.graph"]
+    assert [chain.fallback for chain in found] == [False, False, False, True]

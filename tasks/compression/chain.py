@@ -1,6 +1,8 @@
 """Compressors one after the other, which make one variant together."""
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tasks.compression import COMPRESSORS, Compressor, Subject
 from tasks.core.recipe import Recipe
@@ -20,6 +22,8 @@ class Chain:
 
     name: str
     steps: tuple[Step, ...]
+    fallback: bool = False
+    """Whether it is made only where none of the others is within the limits."""
 
     @property
     def begins_trained(self) -> bool:
@@ -39,16 +43,23 @@ class Chain:
 
 
 def chains(recipe: Recipe) -> tuple[Chain, ...]:
-    """The recipe's chains, each named by its compressors' kinds, and numbered where that is a name already. Raises ConfigError."""
+    """The recipe's chains, each named by its compressors' kinds, and what they are told where that is a name already. Raises ConfigError."""
     found: dict[str, Chain] = {}
-    for index, specs in enumerate(recipe.compression.compressors):
-        place = recipe.origin.below("compression", "compressors", index)
-        wanted = [(specs, place)] if isinstance(specs, dict) else [(spec, place.below(step)) for step, spec in enumerate(specs)]
-        if not wanted:
+    wanted = (("compressors", recipe.compression.compressors), ("fallback", recipe.compression.fallback))
+    for key, number, listed in ((key, number, listed) for key, lists in wanted for number, listed in enumerate(lists)):
+        place = recipe.origin.below("compression", key, number)
+        specs = [(listed, place)] if isinstance(listed, dict) else [(spec, place.below(step)) for step, spec in enumerate(listed)]
+        if not specs:
             raise place.error((), "the list is empty", "name at least one compressor, as in [{kind: int8_dynamic}]")
-        steps = tuple(Step(str(spec.get("kind")), COMPRESSORS.build(spec, where)) for spec, where in wanted)
-        name = ".".join(step.kind for step in steps)
-        if name in found:
-            name = f"{name}-{index + 1}"
-        found[name] = Chain(name, steps)
+        steps = tuple(Step(str(spec.get("kind")), COMPRESSORS.build(spec, where)) for spec, where in specs)
+        name = _free_name(found, [spec for spec, _ in specs])
+        found[name] = Chain(name, steps, fallback=key == "fallback")
     return tuple(found.values())
+
+
+def _free_name(taken: Collection[str], specs: Sequence[Mapping[str, Any]]) -> str:
+    """The kinds; then also the words among their options, as `int8_static-percentile`; then a number."""
+    kinds = ".".join(str(spec.get("kind")) for spec in specs)
+    words = [value for spec in specs for key, value in spec.items() if key != "kind" and isinstance(value, str)]
+    names = [kinds, "-".join([kinds, *words]), *(f"{kinds}-{number}" for number in range(2, len(taken) + 3))]
+    return next(name for name in names if name not in taken)

@@ -146,11 +146,16 @@ class Limits(Config):
     """Resident memory that a process gains by it, in 10⁶ bytes, with a request of 32 rows, on this machine."""
 
 
+Chains = tuple[dict[str, Any] | tuple[dict[str, Any], ...], ...]
+
+
 class Compression(Config):
     """Which variants are made, and which is chosen: the best by the objective of those within the limits."""
 
-    compressors: tuple[dict[str, Any] | tuple[dict[str, Any], ...], ...] = ({"kind": "int8_dynamic"}, {"kind": "int8_static"})
+    compressors: Chains = ({"kind": "int8_dynamic"}, {"kind": "int8_static"})
     """Each makes one variant beside fp32; a list of them makes one together, each from what the one before it left."""
+    fallback: Chains = ()
+    """More of the same, made only where neither fp32 nor any of the compressors is within the limits: what takes training, as a rule."""
     objective: Objective = "size"
     """What the best variant has least of (bytes, memory, milliseconds for one row) or most of (rows a second, in requests of 32)."""
     limits: Limits = Limits()
@@ -159,7 +164,7 @@ class Compression(Config):
     @model_validator(mode="after")
     def _can_be_kept(self) -> Self:
         ratio = self.limits.size_ratio
-        if not self.compressors and ratio is not None and ratio < 1:
+        if not self.compressors and not self.fallback and ratio is not None and ratio < 1:
             raise ValueError(f"without compressors there is only fp32, whose size_ratio is 1, over the limit of {ratio:g}")
         return self
 

@@ -202,7 +202,7 @@ def test_a_chain_makes_one_variant_and_leaves_no_step_behind(stages: Stages, tmp
     out.mkdir()
     chain = [{"kind": "int8_dynamic"}, {"kind": "int8_dynamic"}]
     found = compress(recipe(compression={"compressors": [chain, *chain]}), stages.encoded, stages.folder("exported"), out)
-    assert [candidate.name for candidate in found.candidates] == ["fp32", "int8_dynamic.int8_dynamic", "int8_dynamic", "int8_dynamic-3"]
+    assert [candidate.name for candidate in found.candidates] == ["fp32", "int8_dynamic.int8_dynamic", "int8_dynamic", "int8_dynamic-2"]
     assert sorted(path.stem for path in (out / BUNDLE / "variants").iterdir()) == sorted(each.name for each in found.candidates)
 
 

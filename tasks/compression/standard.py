@@ -1,0 +1,20 @@
+"""What `maasflow compress` tries beside a recipe's own compressors, unless it is told what to try."""
+
+from typing import Any, Final
+
+COMPRESSORS: Final[tuple[dict[str, Any], ...]] = (
+    {"kind": "graph"},
+    {"kind": "int8_dynamic"},
+    {"kind": "int8_rows"},
+    {"kind": "int8_static"},
+    {"kind": "int8_static", "method": "percentile"},
+    {"kind": "int8_weights"},
+    {"kind": "int4_weights"},
+    {"kind": "fp16"},
+)
+"""None takes training: a minute or two for all of them on a BERT of six layers."""
+
+FALLBACK: Final[tuple[tuple[dict[str, Any], ...], ...]] = tuple(
+    (trained, {"kind": last}) for trained in ({"kind": "distill"}, {"kind": "prune"}) for last in ("int8_rows", "int4_weights")
+)
+"""Where none of those is within the limits: what takes training, made smaller still."""
