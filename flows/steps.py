@@ -11,7 +11,7 @@ from flows.ahead import take_up
 from flows.job import Base, Job
 from flows.step import step
 from tasks import versioning
-from tasks.compress import CompressResult
+from tasks.compress import FINDINGS, CompressResult
 from tasks.compress import compress as compress_stage
 from tasks.core.bundle import DatasetVersion
 from tasks.core.encoded import Encoded
@@ -196,13 +196,13 @@ def compress(
         figures = candidate.model_dump(
             include={
                 *("bytes", "size_ratio", "load_ms", "memory_mb", "latency_ms", "p99_ms", "rows_per_second"),
-                *("validation_drop", "test", "agreement"),
-            }
+                *("validation", "validation_drop", "test", "agreement", "calibration_error"),
+            },
+            exclude_none=True,
         )
         run.figures({f"variant/{candidate.name}/{name}": value for name, value in figures.items()})
-    for name in ("result.json", "pareto.html", "pareto.png"):
+    for name in ("result.json", *FINDINGS):
         run.artifact(done.folder / name, "compression")
-    run.text(done.result.table() + "\n", "compression/candidates.txt")
     job.note_done(done)
     return done
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from tasks.core.bundle import Batch
+from tasks.core.bundle import Batch, Invariance
 from tasks.core.config import Config
 from tasks.core.errors import MaasflowError
 from tasks.core.metrics import Interval
@@ -56,6 +56,10 @@ class Candidate(Config):
     test_difference: Interval
     """How much better than fp32's that is: positive is better."""
     agreement: float
+    """Share of test rows with fp32's label."""
+    calibration_error: float | None
+    """On the test split; None of a language model."""
+    invariance: Invariance
     misses: tuple[Miss, ...]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tasks.candidate import Candidate, Miss, choose
+from tasks.candidate_table import comma_separated, plain
 from tasks.compression import Subject
 from tasks.compression.chain import chains
 from tasks.compression.measure import requests, time_loads, time_variants
@@ -21,6 +22,9 @@ from tasks.figures import draw_pareto
 from tasks.pareto_page import Picture, page
 from tasks.search import Search
 from tasks.workshop import ROWS, Made, Workshop
+
+FINDINGS = ("pareto.html", "pareto.png", "candidates.txt", "candidates.csv")
+"""What a person reads of a search."""
 
 SCORES = "scores"
 """The folder with the test split's answers of every variant, as `<name>.npz`."""
@@ -49,27 +53,7 @@ class CompressResult(StageResult):
 
     def table(self) -> str:
         """The candidates for a person to read, and why the rest is not among them."""
-        rows: list[tuple[str, ...]] = [("", "variant", "× fp32", "ms, 1 row", "rows/s", "MB", "drop", "test", "remarks")]
-        for candidate in self.candidates:
-            remarks = [str(miss) for miss in candidate.misses] + ["one row at a time"] * (candidate.batch == "one")
-            rows.append(
-                (
-                    "→" if candidate.name == self.chosen else "",
-                    candidate.name,
-                    f"{candidate.size_ratio:.2f}",
-                    f"{candidate.latency_ms:.3g}",
-                    f"{candidate.rows_per_second:,.0f}",
-                    f"{candidate.memory_mb:.0f}",
-                    f"{candidate.validation_drop:+.4f}",
-                    f"{candidate.test:.4f}",
-                    "; ".join(remarks),
-                )
-            )
-        rows += [("", name, *[""] * 6, reason) for name, reason in self.failed.items()]
-        widths = [max(len(row[column]) for row in rows) for column in range(8)]
-        return "\n".join(
-            ("  ".join(cell.ljust(width) for cell, width in zip(row[:8], widths, strict=True)) + "  " + row[8]).rstrip() for row in rows
-        )
+        return plain(self)
 
 
 def compress(
@@ -113,9 +97,16 @@ def compress(
         search.failed,
         this_machine(),
     )
-    write_text(out / "pareto.html", page(picture))
-    draw_pareto(picture, out / "pareto.png")
+    write_findings(picture, out)
     return CompressResult(chosen=chosen, candidates=candidates, failed=search.failed)
+
+
+def write_findings(picture: Picture, folder: Path) -> None:
+    """Write what a search found, as a page, a plot and tables."""
+    write_text(folder / "pareto.html", page(picture))
+    draw_pareto(picture, folder / "pareto.png")
+    write_text(folder / "candidates.txt", plain(picture) + "\n")
+    write_text(folder / "candidates.csv", comma_separated(picture))
 
 
 def measure(workshop: Workshop, folder: Path, made: Mapping[str, Made]) -> tuple[Variant, ...]:
@@ -161,6 +152,7 @@ def _candidate(recipe: Recipe, variant: Variant, fp32: Variant) -> Candidate:
     assert found.load_ms is not None
     assert found.memory_mb is not None
     assert found.test_difference is not None
+    assert found.invariance is not None
     assert reference is not None
     lost = drop(metric, found.metrics["validation"][metric], reference.metrics["validation"][metric])
     ratio, latency = variant.bytes / fp32.bytes, found.latency_ms["1"]
@@ -185,6 +177,8 @@ def _candidate(recipe: Recipe, variant: Variant, fp32: Variant) -> Candidate:
         test=found.metrics["test"][metric],
         test_difference=found.test_difference,
         agreement=found.agreement,
+        calibration_error=found.metrics["test"].get("calibration_error"),
+        invariance=found.invariance,
         misses=tuple(
             Miss(what=what, value=value, limit=limit) for limit, value, what in checks if limit is not None and not value <= limit
         ),

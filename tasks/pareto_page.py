@@ -7,6 +7,7 @@ from html import escape
 from typing import Any, Final
 
 from tasks.candidate import Candidate, pareto_front
+from tasks.candidate_table import COLUMNS, remarks
 from tasks.core.machine import Machine
 from tasks.core.recipe import LOWER_IS_BETTER, Limits, Metric, Objective
 from tasks.page_style import STYLE
@@ -178,49 +179,19 @@ def _points(picture: Picture) -> str:
 
 
 def _table(picture: Picture) -> str:
-    heads = (
-        "kB",
-        "× fp32",
-        "ms, 1 row",
-        "p99",
-        "rows/s",
-        "MB",
-        "load ms",
-        "validation",
-        "drop",
-        "test",
-        "test − fp32 [95 %]",
-        "agrees",
-    )
+    heads = "".join(f'<th title="{escape(column.means)}">{escape(column.head)}</th>' for column in COLUMNS)
     rows = "".join(_row(index, candidate, picture.chosen) for index, candidate in enumerate(picture.candidates))
     return (
-        f'<div class="scroll"><table><thead><tr><th>variant</th><th class="why">remarks</th>{"".join(f"<th>{head}</th>" for head in heads)}</tr></thead>'
+        f'<div class="scroll"><table><thead><tr><th>variant</th><th class="why">remarks</th>{heads}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
 
 
-def _row(index: int, candidate: Candidate, chosen: str) -> str:
-    difference = candidate.test_difference
-    cells = (
-        f"{candidate.bytes / 1e3:,.1f}",
-        f"{candidate.size_ratio:.2f}",
-        f"{candidate.latency_ms:.3g}",
-        f"{candidate.p99_ms:.3g}",
-        f"{candidate.rows_per_second:,.0f}",
-        f"{candidate.memory_mb:,.0f}",
-        f"{candidate.load_ms:,.0f}",
-        f"{candidate.validation:.4f}",
-        f"{candidate.validation_drop:+.4f}",
-        f"{candidate.test:.4f}",
-        f"{difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]",
-        f"{candidate.agreement:.1%}",
-    )
-    remarks = [str(miss) for miss in candidate.misses] + (
-        ["one row at a time: answers depend on neighbours"] if candidate.batch == "one" else []
-    )
+def _row(index: int, candidate: Candidate, chosen: str | None) -> str:
     kind = "chosen" if candidate.name == chosen else "out" if candidate.misses else ""
-    name = f'<td>{escape(candidate.name)}</td><td class="why">{escape("; ".join(remarks))}</td>'
-    return f'<tr id="row-{index}" class="{kind}">{name}{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
+    name = f'<td>{escape(candidate.name)}</td><td class="why">{escape(remarks(candidate))}</td>'
+    cells = "".join(f"<td>{escape(column.text(candidate))}</td>" for column in COLUMNS)
+    return f'<tr id="row-{index}" class="{kind}">{name}{cells}</tr>'
 
 
 def _failures(failed: Mapping[str, str]) -> str:

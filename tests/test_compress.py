@@ -8,7 +8,7 @@ import pytest
 
 from tasks.candidate import Candidate, Miss, choose
 from tasks.compress import SCORES, CompressResult, compress
-from tasks.core.bundle import Bundle
+from tasks.core.bundle import Bundle, Invariance
 from tasks.core.errors import ConfigError, MaasflowError
 from tasks.core.machine import this_machine
 from tasks.core.metrics import Interval, Scored, paired_difference
@@ -37,6 +37,8 @@ def candidate(name: str, **figures: Any) -> Candidate:
         "test": 0.9,
         "test_difference": Interval(value=0.0, low=0.0, high=0.0),
         "agreement": 1.0,
+        "calibration_error": 0.02,
+        "invariance": Invariance(rows=80, changed=0, difference=0.0, tolerance=0.01),
         "misses": (),
     }
     return Candidate(name=name, **plain | figures)

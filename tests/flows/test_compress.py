@@ -50,6 +50,7 @@ def test_it_registers_a_challenger_that_names_its_parent_and_says_why(again: str
         "compression/pareto.html",
         "compression/pareto.png",
         "compression/candidates.txt",
+        "compression/candidates.csv",
     }
 
 
