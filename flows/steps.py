@@ -11,13 +11,14 @@ from flows.ahead import take_up
 from flows.job import Base, Job
 from flows.step import step
 from tasks import versioning
-from tasks.compress import FINDINGS, CompressResult
+from tasks.candidate_table import Found, plain
+from tasks.compress import FINDINGS, CompressResult, InfeasibleError, write_findings
 from tasks.compress import compress as compress_stage
 from tasks.core.bundle import DatasetVersion
 from tasks.core.encoded import Encoded
 from tasks.core.errors import DataError, MaasflowError, RegistryError
 from tasks.core.git import current_commit
-from tasks.core.stages import Done
+from tasks.core.stages import RECORD, Done
 from tasks.cross_validate import CrossValidateResult
 from tasks.cross_validate import cross_validate as cross_validate_stage
 from tasks.deploy import deploy as deploy_stage
@@ -185,14 +186,29 @@ def compress(
     job: Job, run: Run, version: DatasetVersion, encoded: Done[EncodeResult], trained: Path | None, exported: Path
 ) -> Done[CompressResult]:
     """Search for the best variant. Each that is made stays in the store, so that another budget chooses anew in seconds."""
-    done = job.store.run(
-        "compress",
-        job.keys(version).compress,
-        CompressResult,
-        lambda out: compress_stage(job.recipe, Encoded(encoded.folder), exported, out, trained, job.store),
-        force=job.force,
-    )
-    for candidate in done.result.candidates:
+    try:
+        done = job.store.run(
+            "compress",
+            job.keys(version).compress,
+            CompressResult,
+            lambda out: compress_stage(job.recipe, Encoded(encoded.folder), exported, out, trained, job.store),
+            force=job.force,
+        )
+    except InfeasibleError as error:
+        with TemporaryDirectory() as folder:
+            write_findings(error.picture, Path(folder))
+            _log_search(job, run, error.picture, Path(folder))
+        _log.info("\n%s\n\nall of them in a picture: %s", plain(error.picture), run.place("compression/pareto.html"))
+        raise
+    _log_search(job, run, done.result, done.folder)
+    run.artifact(done.folder / RECORD, "compression")
+    job.note_done(done)
+    return done
+
+
+def _log_search(job: Job, run: Run, found: Found, folder: Path) -> None:
+    """Leave the candidates and their picture in MLflow."""
+    for candidate in found.candidates:
         figures = candidate.model_dump(
             include={
                 *("bytes", "size_ratio", "load_ms", "memory_mb", "latency_ms", "p99_ms", "rows_per_second"),
@@ -201,10 +217,8 @@ def compress(
             exclude_none=True,
         )
         run.figures({f"variant/{candidate.name}/{name}": value for name, value in figures.items()})
-    for name in ("result.json", *FINDINGS):
-        run.artifact(done.folder / name, "compression")
-    job.note_done(done)
-    return done
+    for name in FINDINGS:
+        run.artifact(folder / name, "compression")
 
 
 @step(timeout=1 * _HOURS, retries=1)

@@ -6,7 +6,6 @@ from typing import Final
 
 from tasks.core.bundle import Batch, Invariance
 from tasks.core.config import Config
-from tasks.core.errors import MaasflowError
 from tasks.core.metrics import Interval
 from tasks.core.recipe import Objective
 
@@ -72,20 +71,16 @@ COSTS: Final[dict[Objective, Callable[[Candidate], float]]] = {
 """What the best variant has least of, by the objective."""
 
 
-def choose(objective: Objective, candidates: Sequence[Candidate]) -> Candidate:
-    """The best candidate by the objective among those within the limits.
+def choose(objective: Objective, candidates: Sequence[Candidate]) -> Candidate | None:
+    """The best candidate by the objective among those within the limits; None where there is none."""
+    return min((candidate for candidate in candidates if not candidate.misses), key=COSTS[objective], default=None)
 
-    Raises MaasflowError where there is none, naming the one whose largest miss, as a share of its limit, is the smallest.
-    """
-    fitting = [candidate for candidate in candidates if not candidate.misses]
-    if not fitting:
-        # By their values too, where the limits are 0 and every miss is infinitely far from them.
-        nearest = min(candidates, key=lambda candidate: max((miss.relative, miss.value) for miss in candidate.misses))
-        raise MaasflowError(
-            f"infeasible; the nearest is {nearest.name}, which misses {', and '.join(miss.distance for miss in nearest.misses)}",
-            "widen the limit in the recipe's compression.limits, or add a compressor",
-        )
-    return min(fitting, key=COSTS[objective])
+
+def nearest(candidates: Sequence[Candidate]) -> str:
+    """Where all break a limit: the one whose largest miss, as a share of its limit, is the smallest, and by how much it misses."""
+    # By their values too, where the limits are 0 and every miss is infinitely far from them.
+    found = min(candidates, key=lambda candidate: max((miss.relative, miss.value) for miss in candidate.misses))
+    return f"the nearest is {found.name}, which misses {', and '.join(miss.distance for miss in found.misses)}"
 
 
 def pareto_front(objective: Objective, candidates: Sequence[Candidate]) -> set[str]:

@@ -3,14 +3,16 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from tasks.candidate import Candidate, Miss, choose
+from tasks.candidate import Candidate, Miss, choose, nearest
 from tasks.candidate_table import comma_separated, plain
 from tasks.compression import Subject
 from tasks.compression.chain import chains
 from tasks.compression.measure import requests, time_loads, time_variants
 from tasks.core.bundle import Bundle, Measurements, Variant, describe_variant
 from tasks.core.encoded import Encoded
+from tasks.core.errors import MaasflowError
 from tasks.core.machine import this_machine
 from tasks.core.metrics import Interval, drop, paired_difference
 from tasks.core.predictor import run_session, runtime_of
@@ -56,13 +58,26 @@ class CompressResult(StageResult):
         return plain(self)
 
 
+class InfeasibleError(MaasflowError):
+    """No variant is within the limits; `picture` has all that were made."""
+
+    def __init__(self, picture: Picture) -> None:
+        super().__init__(
+            f"infeasible; {nearest(picture.candidates)}", "widen the limit in the recipe's compression.limits, or add a compressor"
+        )
+        self.picture = picture
+
+    def __reduce__(self) -> tuple[type[MaasflowError], tuple[Any, ...]]:
+        return type(self), (self.picture,)
+
+
 def compress(
     recipe: Recipe, encoded: Encoded, exported: Path, out: Path, trained: Path | None = None, store: StageStore | None = None
 ) -> CompressResult:
     """Write `bundle/` with all variants, measured, to `out`, and the picture of the search.
 
     `trained` is the folder with the trained weights, for what begins from them; what was made and asked is kept in `store`, so that
-    another limit chooses anew in seconds. Raises MaasflowError where no variant is within the limits.
+    another limit chooses anew in seconds. Raises InfeasibleError where no variant is within the limits.
     """
     source = Bundle.open(exported / BUNDLE)
     folder = out / BUNDLE
@@ -81,24 +96,26 @@ def compress(
     shutil.rmtree(out / _KEPT, ignore_errors=True)
     variants = measure(workshop, folder, search.made)
     candidates = tuple(_candidate(recipe, variant, variants[0]) for variant in variants)
-    chosen = choose(recipe.compression.objective, candidates).name
-    (out / SCORES).mkdir()
-    for name, found in search.made.items():
-        found.scores["test"].save(out / SCORES / f"{name}.npz")
-    served = {"threads": recipe.serving.threads, "device": recipe.serving.device}
-    Bundle(folder, source.manifest.replace(variants=variants, chosen=chosen, **served)).write()
+    best = choose(recipe.compression.objective, candidates)
     picture = Picture(
         source.manifest.name,
         recipe.evaluation.metric,
         recipe.compression.objective,
         recipe.compression.limits,
         candidates,
-        chosen,
+        best.name if best else None,
         search.failed,
         this_machine(),
     )
+    if best is None:
+        raise InfeasibleError(picture)
+    (out / SCORES).mkdir()
+    for name, found in search.made.items():
+        found.scores["test"].save(out / SCORES / f"{name}.npz")
+    served = {"threads": recipe.serving.threads, "device": recipe.serving.device}
+    Bundle(folder, source.manifest.replace(variants=variants, chosen=best.name, **served)).write()
     write_findings(picture, out)
-    return CompressResult(chosen=chosen, candidates=candidates, failed=search.failed)
+    return CompressResult(chosen=best.name, candidates=candidates, failed=search.failed)
 
 
 def write_findings(picture: Picture, folder: Path) -> None:

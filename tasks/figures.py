@@ -97,7 +97,7 @@ def draw_pareto(picture: Picture, path: Path) -> None:
         height = 6 + 11 * (order.index(candidate.name) % 3)
         axes.annotate(candidate.name, place, xytext=(4, height), textcoords="offset points", fontsize=8, parse_math=False)
     metric = picture.metric.replace("_", " ")
-    axes.set(xlabel=title, ylabel=f"validation {metric}", title=f"{picture.name}: {picture.chosen} was chosen")
+    axes.set(xlabel=title, ylabel=f"validation {metric}", title=picture.title)
     if picture.metric in LOWER_IS_BETTER:
         axes.invert_yaxis()
     axes.set_xscale("log")

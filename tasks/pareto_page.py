@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any, Final
 
-from tasks.candidate import Candidate, pareto_front
+from tasks.candidate import Candidate, nearest, pareto_front
 from tasks.candidate_table import COLUMNS, remarks
 from tasks.core.machine import Machine
 from tasks.core.recipe import LOWER_IS_BETTER, Limits, Metric, Objective
@@ -14,7 +14,7 @@ from tasks.page_style import STYLE
 
 _STYLE: Final = """
 :root { --front: light-dark(#1f5fa8, #7fb2ee); --chosen: var(--good); --out: light-dark(#a5adba, #566072); --limit: var(--bad) }
-main { max-width: 80rem } b.chosen { color: var(--chosen) }
+main { max-width: 80rem } b.chosen { color: var(--chosen) } b.none { color: var(--bad) }
 .tabs { display: flex; flex-wrap: wrap; gap: .4rem; margin: 1.25rem 0 .5rem }
 .tabs button { font: inherit; color: inherit; background: var(--card); border: 1px solid var(--line); border-radius: 99px;
   padding: .25rem .9rem; cursor: pointer } .tabs button[aria-pressed=true] { border-color: var(--front); color: var(--front); font-weight: 600 }
@@ -99,22 +99,24 @@ _VERBS: Final[dict[Objective, str]] = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A finished search: what was asked for, and what was found."""
+    """A finished search: what was asked for, and what was found; `chosen` is None where nothing is within the limits."""
 
     name: str
     metric: Metric
     objective: Objective
     limits: Limits
     candidates: Sequence[Candidate]
-    chosen: str
+    chosen: str | None
     failed: Mapping[str, str]
     machine: Machine
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}: {f'{self.chosen} was chosen' if self.chosen else 'nothing is within the limits'}"
 
 
 def page(picture: Picture) -> str:
     """The whole page."""
-    metric = picture.metric.replace("_", " ")
-    chosen = next(candidate for candidate in picture.candidates if candidate.name == picture.chosen)
     tabs = "".join(
         f'<button value="{name}" aria-pressed="{str(name == picture.objective).lower()}">{escape(title)}</button>'
         for name, (_, title) in PLOTTED.items()
@@ -123,14 +125,13 @@ def page(picture: Picture) -> str:
 <html lang="en">
 <head>
 <meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(picture.name)}: {escape(picture.chosen)} was chosen</title>
+<title>{escape(picture.title)}</title>
 <style>{STYLE}{_STYLE}</style>
 </head>
 <body><main>
 <p class="soft">Compression of the model</p>
 <h1>{escape(picture.name)}</h1>
-<p><b class="chosen">{escape(chosen.name)}</b> was chosen: the {_VERBS[picture.objective]} of those within the limits, at
-{chosen.size_ratio:.2f} × fp32's size and {chosen.latency_ms:.3g} ms a row; validation {metric} {chosen.validation:.4f}, a drop of {chosen.validation_drop:+.4f}.</p>
+<p>{_ending(picture)}</p>
 <p class="soft">Measured on {escape(picture.machine.processor)}, {picture.machine.cores} cores. A figure from elsewhere may differ.</p>
 <div class="tabs" role="group" aria-label="What a candidate costs">{tabs}</div>
 <figure><p class="soft">The plot needs JavaScript; the table below has all of it.</p></figure>
@@ -144,6 +145,19 @@ def page(picture: Picture) -> str:
 </main></body>
 </html>
 """
+
+
+def _ending(picture: Picture) -> str:
+    """What was chosen and why, or how far the nearest is from the limits."""
+    chosen = next((candidate for candidate in picture.candidates if candidate.name == picture.chosen), None)
+    if chosen is None:
+        return f'<b class="none">Infeasible</b>: {escape(nearest(picture.candidates))}. Nothing was registered.'
+    metric = picture.metric.replace("_", " ")
+    return (
+        f'<b class="chosen">{escape(chosen.name)}</b> was chosen: the {_VERBS[picture.objective]} of those within the limits, at '
+        f"{chosen.size_ratio:.2f} × fp32's size and {chosen.latency_ms:.3g} ms a row; validation {metric} {chosen.validation:.4f}, "
+        f"a drop of {chosen.validation_drop:+.4f}."
+    )
 
 
 def _points(picture: Picture) -> str:

@@ -270,6 +270,12 @@ class Run:
         with self.tracking.reachable():
             self.tracking.client.log_text(self.id, text, file)
 
+    def place(self, path: str) -> str:
+        """Where a person finds an artifact: its file in the embedded store, or its name in the run."""
+        with self.tracking.reachable():
+            root = str(self.tracking.client.get_run(self.id).info.artifact_uri)
+        return f"{root}/{path}" if self.tracking.embedded else f"{path} of run {self.id} in MLflow"
+
     def ended(self) -> bool:
         with self.tracking.reachable():
             return bool(self.tracking.client.get_run(self.id).info.status == "FINISHED")

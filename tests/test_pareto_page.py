@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tasks.candidate import pareto_front
+from tasks.candidate import Miss, pareto_front
+from tasks.compress import write_findings
+from tasks.core.machine import this_machine
+from tasks.core.recipe import Limits
+from tasks.pareto_page import Picture
 from tests.test_compress import candidate
 from tests.tiny import Stages
 
@@ -41,6 +45,18 @@ def test_the_page_asks_nothing_of_a_network(stages: Stages) -> None:
     text = (stages.folder("compressed") / "pareto.html").read_text()
     assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")
     assert "https://" not in text
+
+
+def test_a_page_on_which_nothing_is_chosen_names_the_nearest(tmp_path: Path) -> None:
+    large, slow = (candidate(name, misses=(Miss(what=what, value=3, limit=2),)) for name, what in (("fp32", "size"), ("slow", "ms")))
+    near = slow.model_copy(update={"misses": (Miss(what="ms", value=2.1, limit=2),)})
+    picture = Picture("points", "accuracy", "size", Limits(), (large, near), None, {"other": "not trained"}, this_machine())
+    write_findings(picture, tmp_path)
+    found = rendered(tmp_path / "pareto.html")
+    assert "<title>points: nothing is within the limits</title>" in found
+    assert "the nearest is slow, which misses ms by 5.00% (2.1, the limit is 2)" in found
+    assert found.count("<circle") == 2
+    assert (tmp_path / "pareto.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_front_holds_what_nothing_beats_in_both() -> None:

@@ -3,7 +3,7 @@
 import difflib
 import errno
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 
 class MaasflowError(Exception):
@@ -22,7 +22,7 @@ class MaasflowError(Exception):
     def __str__(self) -> str:
         return f"{self.what}\n  → {self.do}" if self.do else self.what
 
-    def __reduce__(self) -> tuple[type["MaasflowError"], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type["MaasflowError"], tuple[Any, ...]]:
         return type(self), (self.what, self.do)
 
 

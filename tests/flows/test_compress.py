@@ -1,6 +1,7 @@
 """`maasflow compress`: another budget for a release that is there."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -57,7 +58,6 @@ def test_it_registers_a_challenger_that_names_its_parent_and_says_why(again: str
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["small", "--set", "compression.limits.size_ratio=0.001"], "error: infeasible; the nearest is "),
         (["small", "--set", "training.epochs=9"], "'training' decides what is trained, and this model is trained already"),
         (["small@99"], "the registry has no version 99 of a model 'small'"),
         (["small@blessed"], "no version of 'small' is blessed"),
@@ -72,4 +72,19 @@ def test_what_cannot_be_is_told_in_a_line_and_registers_nothing(arguments: list[
     assert done.code == 1
     assert told in done.err
     assert "Traceback" not in done.err
+    assert len(client.search_model_versions("name='small'")) == before
+
+
+@pytest.mark.parametrize("command", ["run", "compress"])
+def test_where_nothing_is_within_the_limits_all_that_was_found_is_printed_and_kept(command: str, released: Path) -> None:
+    client = MlflowClient(f"sqlite:///{released / 'mlruns' / 'mlflow.db'}")
+    before = len(client.search_model_versions("name='small'"))
+    done = maasflow(released, command, "small", "--set", "compression.limits.size_ratio=0.001")
+    assert done.code == 1
+    assert "error: infeasible; the nearest is " in done.err
+    assert "size beside fp32 1 is over 0.001" in done.err
+    page = re.search(r"^all of them in a picture: (.+/pareto\.html)$", done.err, re.MULTILINE)
+    assert page, done.err
+    assert "nothing is within the limits" in Path(page[1]).read_text()
+    assert client.get_run(Path(page[1]).parents[2].name).info.status == "FAILED"
     assert len(client.search_model_versions("name='small'")) == before
