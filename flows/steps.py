@@ -7,11 +7,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from prefect.artifacts import create_markdown_artifact
+
 from flows.ahead import take_up
 from flows.job import Base, Job
 from flows.step import step
 from tasks import versioning
-from tasks.candidate_table import Found, plain
+from tasks.candidate_table import Found, markdown, plain
 from tasks.compress import FINDINGS, CompressResult, InfeasibleError, write_findings
 from tasks.compress import compress as compress_stage
 from tasks.core.bundle import DatasetVersion
@@ -207,7 +209,7 @@ def compress(
 
 
 def _log_search(job: Job, run: Run, found: Found, folder: Path) -> None:
-    """Leave the candidates and their picture in MLflow."""
+    """Leave the candidates and their picture in MLflow, and the table in Prefect's run."""
     for candidate in found.candidates:
         figures = candidate.model_dump(
             include={
@@ -219,6 +221,9 @@ def _log_search(job: Job, run: Run, found: Found, folder: Path) -> None:
         run.figures({f"variant/{candidate.name}/{name}": value for name, value in figures.items()})
     for name in FINDINGS:
         run.artifact(folder / name, "compression")
+    # Prefect takes small letters, digits and dashes.
+    key = "".join(character if character.isalnum() else "-" for character in f"{job.name}-variants")
+    create_markdown_artifact(markdown(found), key=key, description=f"The variants of {job.name}; the picture is in MLflow's run {run.id}.")
 
 
 @step(timeout=1 * _HOURS, retries=1)

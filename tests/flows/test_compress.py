@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,10 @@ def test_where_nothing_is_within_the_limits_all_that_was_found_is_printed_and_ke
     assert "nothing is within the limits" in Path(page[1]).read_text()
     assert client.get_run(Path(page[1]).parents[2].name).info.status == "FAILED"
     assert len(client.search_model_versions("name='small'")) == before
+
+
+def test_the_table_is_in_prefects_run(again: str, released: Path) -> None:
+    with sqlite3.connect(released / ".maasflow" / "prefect" / "prefect.db") as store:
+        (table,) = store.execute("select data from artifact where key = 'small-variants' order by created desc limit 1").fetchone()
+    assert "| variant | kB |" in json.loads(table)
+    assert "prune.int8_weights" in again
