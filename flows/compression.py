@@ -132,6 +132,8 @@ def compression(model: str, settings: list[str] | None = None, *, workspace: Pat
         encoded = encode(job, version)
         compressed = steps.compress(job, run, version, encoded, trained, job.bundle.folder.parent)
         gates = steps.gate(job, run, version, compressed, ())
+        if not gates.passed:
+            _log.info("\n%s\n", compressed.result.table())
         registered = steps.register(job, run, version, compressed, gates, trained, job.parent)
     chosen = compressed.result
     return "\n".join(

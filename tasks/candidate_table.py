@@ -57,7 +57,7 @@ COLUMNS: Final = (
     Column(
         "in a batch",
         "how far a probability is at most from that of the row alone, when others stand beside it or it is padded longer",
-        lambda each: f"±{each.invariance.difference:.0e}",
+        lambda each: f"±{each.invariance.difference:.1g}",
         brief=False,
     ),
 )

@@ -1,11 +1,12 @@
 """Plots as PNG files. Drawn without pyplot, which keeps global state and is slow to import."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tasks.candidate import pareto_front
@@ -88,21 +89,34 @@ def draw_pareto(picture: Picture, path: Path) -> None:
     front = pareto_front(picture.objective, picture.candidates)
     joined = sorted((cost(each), each.validation) for each in picture.candidates if each.name in front)
     axes.plot(*zip(*joined, strict=True), color=_BLUE, alpha=0.4)
-    order = [each.name for each in sorted(picture.candidates, key=cost)]
     for candidate in picture.candidates:
         place = (cost(candidate), candidate.validation)
         color = _GREEN if candidate.name == picture.chosen else _GREY if candidate.misses else _BLUE
         axes.scatter(*place, color=color, s=70 if candidate.name == picture.chosen else 40, zorder=3)
-        # Names of neighbours stand at different heights.
-        height = 6 + 11 * (order.index(candidate.name) % 3)
-        axes.annotate(candidate.name, place, xytext=(4, height), textcoords="offset points", fontsize=8, parse_math=False)
     metric = picture.metric.replace("_", " ")
     axes.set(xlabel=title, ylabel=f"validation {metric}", title=picture.title)
     if picture.metric in LOWER_IS_BETTER:
         axes.invert_yaxis()
     axes.set_xscale("log")
     axes.margins(x=0.15, y=0.15)
+    # Only then is it known where on the paper a point lies.
+    figure.draw_without_rendering()
+    _name_points(axes, {each.name: (cost(each), each.validation) for each in picture.candidates})
     _save(figure, path)
+
+
+def _name_points(axes: Axes, places: Mapping[str, tuple[float, float]]) -> None:
+    """Write a name right of each point, or as near above or below as it covers no other name."""
+    step = 9 * _DOTS_PER_INCH / 72
+    taken: list[tuple[float, float]] = []
+    for name, place in places.items():
+        x, y = axes.transData.transform(place)
+        # A name is at most some 130 points long.
+        tried = (sign * step * count for count in range(len(places) + 1) for sign in (1, -1))
+        shift = next(d for d in tried if not any(abs(x - a) < 15 * step and abs(y + d - b) < step for a, b in taken))
+        taken.append((x, y + shift))
+        offset = (7, shift * 72 / _DOTS_PER_INCH - 3)
+        axes.annotate(name, place, xytext=offset, textcoords="offset points", fontsize=8, parse_math=False)
 
 
 def _save(figure: Figure, path: Path) -> None:

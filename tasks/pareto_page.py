@@ -14,7 +14,7 @@ from tasks.page_style import STYLE
 
 _STYLE: Final = """
 :root { --front: light-dark(#1f5fa8, #7fb2ee); --chosen: var(--good); --out: light-dark(#a5adba, #566072); --limit: var(--bad) }
-main { max-width: 80rem } b.chosen { color: var(--chosen) } b.none { color: var(--bad) }
+main { max-width: 96rem } b.chosen { color: var(--chosen) } b.none { color: var(--bad) }
 .tabs { display: flex; flex-wrap: wrap; gap: .4rem; margin: 1.25rem 0 .5rem }
 .tabs button { font: inherit; color: inherit; background: var(--card); border: 1px solid var(--line); border-radius: 99px;
   padding: .25rem .9rem; cursor: pointer } .tabs button[aria-pressed=true] { border-color: var(--front); color: var(--front); font-weight: 600 }
@@ -23,9 +23,10 @@ svg { display: block; width: 100%; height: auto; font: 12px system-ui, sans-seri
 .key { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; color: var(--soft); font-size: .85rem; margin: .5rem .25rem }
 .key i { display: inline-block; width: .7em; height: .7em; border-radius: 50%; margin-right: .4em }
 .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 10px }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .9rem }
-th, td { padding: .4rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line) } tr:last-child td { border: 0 }
-th { color: var(--soft); font-weight: 500 } th:first-child, td:first-child, td.why, th.why { text-align: left } td.why { white-space: normal; min-width: 15rem }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .85rem }
+th, td { padding: .35rem .5rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line) } tr:last-child td { border: 0 }
+th { color: var(--soft); font-weight: 500 } th:first-child, td:first-child, td.why, th.why { text-align: left } td.why { white-space: normal; min-width: 12rem }
+th[title] { cursor: help; text-decoration: underline dotted }
 tr.chosen td { font-weight: 600 } tr.out td { color: var(--soft) } tr.lit td { background: color-mix(in srgb, var(--front) 12%, transparent) }
 """
 
@@ -59,7 +60,7 @@ function draw(name) {
   if (floor !== null) svg.append(make('line', {x1: left, x2: width - right, y1: y.place(floor), y2: y.place(floor), ...dashed}))
   const front = points.filter(point => point.front.includes(name)).sort((a, b) => a.x[name] - b.x[name])
   svg.append(make('polyline', {points: front.map(point => `${x.place(point.x[name])},${y.place(point.y)}`).join(' '), fill: 'none', stroke: 'var(--front)', 'stroke-opacity': .45}))
-  const taken = []
+  const taken = points.map(point => [x.place(point.x[name]) - 8, x.place(point.x[name]) + 8, y.place(point.y) + 4])
   for (const point of points) {
     const cx = x.place(point.x[name]), cy = y.place(point.y), dot = make('circle', {cx, cy, r: point.chosen ? 8 : 6, fill: color(point), tabindex: 0})
     dot.append(make('title', {}, [point.name, ...point.lines, ...point.misses].join('\\n')))
@@ -67,12 +68,15 @@ function draw(name) {
     for (const event of ['mouseenter', 'focus']) dot.addEventListener(event, () => row.classList.add('lit'))
     for (const event of ['mouseleave', 'blur']) dot.addEventListener(event, () => row.classList.remove('lit'))
     svg.append(dot)
-    let line = cy - 11
-    while (taken.some(([a, b]) => Math.abs(a - cx) < 120 && Math.abs(b - line) < 14)) line -= 14
-    if (line < top) line = cy + 20
-    taken.push([cx, line])
-    const side = cx > width - 160 ? 'end' : cx < left + 60 ? 'start' : 'middle'
-    svg.append(make('text', {x: cx, y: line, 'text-anchor': side, class: point.front.includes(name) || point.chosen ? '' : 'soft'}, point.name))
+    const wide = point.name.length * 7, away = [...Array(20)].flatMap((_, step) => [22 + 14 * step, -25 - 14 * step])
+    // Above the dot, else right or left of it, else as near as there is room for the name.
+    const places = [[-wide / 2, -11], [12, 4], [-12 - wide, 4], ...away.map(dy => [-wide / 2, dy])]
+      .map(([dx, dy]) => [Math.max(left + 4, Math.min(cx + dx, width - right - wide)), cy + dy])
+    const free = ([start, line]) => line > top + 8 && line < height - bottom
+      && !taken.some(([from, to, other]) => start < to && from < start + wide && Math.abs(other - line) < 14)
+    const [start, line] = places.find(free) ?? places[0]
+    taken.push([start, start + wide, line])
+    svg.append(make('text', {x: start + wide / 2, y: line, 'text-anchor': 'middle', class: point.front.includes(name) || point.chosen ? '' : 'soft'}, point.name))
   }
   figure.replaceChildren(svg)
   for (const button of document.querySelectorAll('.tabs button')) button.setAttribute('aria-pressed', button.value === name)
@@ -138,6 +142,7 @@ def page(picture: Picture) -> str:
 <p class="key"><span><i style="background:var(--chosen)"></i>chosen</span><span><i style="background:var(--front)"></i>within the limits</span>
 <span><i style="background:var(--out)"></i>breaks a limit</span><span style="color:var(--limit)">- - limit</span><span>line: the Pareto front, on which nothing is better in both</span></p>
 <h2>Candidates</h2>
+<p class="soft">Each head says what it means when it is pointed at.</p>
 {_table(picture)}
 {_failures(picture.failed)}
 <script type="application/json" id="points">{_points(picture)}</script>
