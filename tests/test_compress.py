@@ -192,9 +192,10 @@ def test_a_memory_limit_that_nothing_keeps_stops_the_run(stages: Stages, tmp_pat
 @pytest.mark.parametrize(
     ("compression", "says"),
     [
-        ({"limits": {"memory_mb": 0}}, r"compression\.limits\.memory_mb"),
-        ({"limits": {"latency_ms": -1}}, r"compression\.limits\.latency_ms"),
-        ({"limits": {"metric_drop": -0.1}}, r"compression\.limits\.metric_drop"),
+        ({"limits": {"memory_mb": 0}}, r"^compression\.limits\.memory_mb: 0 is too small: it must be above 0$"),
+        ({"limits": {"size_ratio": 0}}, r"^compression\.limits\.size_ratio: 0 is too small: it must be above 0$"),
+        ({"limits": {"latency_ms": -1}}, r"^compression\.limits\.latency_ms: -1 is too small: it must be above 0$"),
+        ({"limits": {"metric_drop": -0.1}}, r"^compression\.limits\.metric_drop: -0\.1 is too small: the least allowed is 0$"),
         (
             {"compressors": [], "limits": {"size_ratio": 0.5}},
             r"compression: .*there is only fp32, whose size_ratio is 1, over the limit of 0\.5",
@@ -204,6 +205,10 @@ def test_a_memory_limit_that_nothing_keeps_stops_the_run(stages: Stages, tmp_pat
 def test_limits_that_nothing_could_keep_are_refused_when_they_are_read(compression: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         recipe(compression=compression)
+
+
+def test_what_only_the_fallback_could_keep_is_not_refused() -> None:
+    assert recipe(compression={"compressors": [], "fallback": [{"kind": "prune"}], "limits": {"size_ratio": 0.5}})
 
 
 def test_fp32_alone_may_be_allowed_to_be_larger() -> None:

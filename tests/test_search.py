@@ -1,5 +1,9 @@
 """Which candidates are made, which are trained, and what another budget costs."""
 
+import errno
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Self
 
@@ -8,8 +12,11 @@ import pytest
 from tasks.compress import CompressResult, compress
 from tasks.compression import COMPRESSORS, Compressor, Subject
 from tasks.compression.chain import chains
+from tasks.compression.graph import GraphOptimized
 from tasks.compression.prune import Prune
 from tasks.core.stages import StageStore
+from tests.conftest import REPOSITORY
+from tests.flows.conftest import environment
 from tests.tiny import Stages, recipe
 
 TRAINED: list[tuple[float, int]] = []
@@ -123,3 +130,51 @@ def test_variants_of_one_kind_are_told_apart_by_the_words_among_their_options() 
     found = chains(recipe(compression={"compressors": static, "fallback": [[{"kind": "prune"}, {"kind": "graph"}]]}))
     assert [chain.name for chain in found] == ["int8_static", "int8_static-percentile", "int8_static-2", "prune.graph"]
     assert [chain.fallback for chain in found] == [False, False, False, True]
+
+
+_KILLED_AS_IT_MAKES_THE_THIRD = """
+import os, signal, sys
+from pathlib import Path
+from tasks.compress import compress
+from tasks.compression.int8_weights import Int8Weights
+from tasks.core.encoded import Encoded
+from tasks.core.stages import StageStore
+from tests.tiny import recipe
+def killed(self, source, target, subject):
+    target.write_bytes(b"half a file")
+    os.kill(os.getpid(), signal.SIGKILL)
+Int8Weights.compress = killed
+root, out, store = map(Path, sys.argv[1:])
+compress(recipe(compression={"compressors": [{"kind": kind} for kind in ("graph", "int8_dynamic", "int8_weights")]}),
+    Encoded(root / "encoded"), root / "exported", out, root / "trained", StageStore(store))
+"""
+
+
+def test_a_search_that_was_killed_makes_nothing_again_that_it_had_made(stages: Stages, tmp_path: Path) -> None:
+    out = tmp_path / "killed"
+    out.mkdir()
+    command = [sys.executable, "-c", _KILLED_AS_IT_MAKES_THE_THIRD, str(stages.root), str(out), str(tmp_path / "store")]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("*/*/result.json")}
+    assert len(before) == 6, "what all begin from, two variants, and the answers of these and of fp32"
+    kinds = [{"kind": kind} for kind in ("graph", "int8_dynamic", "int8_weights")]
+    found = searched(stages, tmp_path / "again", StageStore(tmp_path / "store"), compressors=kinds)
+    assert [each.name for each in found.candidates] == ["fp32", "graph", "int8_dynamic", "int8_weights"]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert not list((tmp_path / "store").glob("*/*.partial"))
+
+
+def test_a_disk_that_fills_up_costs_the_candidate_in_hand_alone(stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, kinds = StageStore(tmp_path / "store"), [{"kind": "counted", "epochs": 0}, {"kind": "graph"}]
+
+    def full(_self: Any, _source: Path, target: Path, _subject: Subject) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    with monkeypatch.context() as filled:
+        filled.setattr(GraphOptimized, "compress", full)
+        with pytest.raises(OSError, match="No space left"):
+            searched(stages, tmp_path / "first", store, compressors=kinds)
+    found = searched(stages, tmp_path / "again", store, compressors=kinds)
+    assert [each.name for each in found.candidates] == ["fp32", "counted", "graph"]
+    assert TRAINED == [(0.5, 0)]
