@@ -7,14 +7,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from prefect.artifacts import create_markdown_artifact
-
 from flows.ahead import take_up
 from flows.job import Base, Job
+from flows.searched import log_search
 from flows.step import step
 from tasks import versioning
-from tasks.candidate_table import Found, markdown, plain
-from tasks.compress import FINDINGS, CompressResult, InfeasibleError, write_findings
+from tasks.candidate_table import plain
+from tasks.compress import CompressResult, InfeasibleError, write_findings
 from tasks.compress import compress as compress_stage
 from tasks.core.bundle import DatasetVersion
 from tasks.core.encoded import Encoded
@@ -199,31 +198,13 @@ def compress(
     except InfeasibleError as error:
         with TemporaryDirectory() as folder:
             write_findings(error.picture, Path(folder))
-            _log_search(job, run, error.picture, Path(folder))
+            log_search(job, run, error.picture, Path(folder))
         _log.info("\n%s\n\nall of them in a picture: %s", plain(error.picture), run.place("compression/pareto.html"))
         raise
-    _log_search(job, run, done.result, done.folder)
+    log_search(job, run, done.result, done.folder)
     run.artifact(done.folder / RECORD, "compression")
     job.note_done(done)
     return done
-
-
-def _log_search(job: Job, run: Run, found: Found, folder: Path) -> None:
-    """Leave the candidates and their picture in MLflow, and the table in Prefect's run."""
-    for candidate in found.candidates:
-        figures = candidate.model_dump(
-            include={
-                *("bytes", "size_ratio", "load_ms", "memory_mb", "latency_ms", "p99_ms", "rows_per_second"),
-                *("validation", "validation_drop", "test", "agreement", "calibration_error"),
-            },
-            exclude_none=True,
-        )
-        run.figures({f"variant/{candidate.name}/{name}": value for name, value in figures.items()})
-    for name in FINDINGS:
-        run.artifact(folder / name, "compression")
-    # Prefect takes small letters, digits and dashes.
-    key = "".join(character if character.isalnum() else "-" for character in f"{job.name}-variants")
-    create_markdown_artifact(markdown(found), key=key, description=f"The variants of {job.name}; the picture is in MLflow's run {run.id}.")
 
 
 @step(timeout=1 * _HOURS, retries=1)
