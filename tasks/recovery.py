@@ -103,6 +103,8 @@ class Trained:
         original = teacher.module.to(on.device).eval()
         objective.teacher = Teacher(original, lesson.temperature, lesson.share, lesson.hidden if pairs else 0.0, pairs)
         Loop(self.module, training, objective, on, folder).run(lambda _: None)
+        # accelerate left it computing in the training's precision, in which it would be exported too.
+        on.unwrap_model(self.module, keep_fp32_wrapper=False)
         self.module.cpu().load_state_dict(load_file(folder / WEIGHTS))
         self.module.eval()
         return self

@@ -81,6 +81,15 @@ def test_the_teacher_stays_as_it_was(trained: dict[str, Stages], tmp_path: Path)
     assert not torch.equal(student.module.get_parameter("head.weight"), before["head.weight"])
 
 
+def test_taught_in_bf16_it_is_written_in_fp32(trained: dict[str, Stages], tmp_path: Path) -> None:
+    stages = trained["bert"]
+    recipe = stages.recipe.model_copy(update={"training": stages.recipe.training.model_copy(update={"precision": "bf16"})})
+    whole = Trained.open(recipe, stages.encoded, len(LABELS), stages.folder("trained"))
+    student = whole.without({"encoder.encoder.layer layers": [0, 3]})
+    student.taught_by(whole, Lesson(epochs=1, learning_rate=0.01, temperature=2.0, share=1.0), tmp_path).write(tmp_path / "student.onnx")
+    assert sum(node.op_type == "Attention" for node in onnx.load(tmp_path / "student.onnx").graph.node) == 2
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "reason"),
     [("distill", "mlp", "the family 'mlp' has no layers that can be left out"), ("prune", "mlp", None), ("distill", "bert", None)],
