@@ -5,21 +5,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import nn
 
-from tasks.core.dataset import Task
 from tasks.core.encoded import Encoded
 from tasks.core.errors import MaasflowError
-from tasks.core.recipe import Recipe
+from tasks.core.recipe import Augmentation, Recipe, Training
 from tasks.export import largest_difference, write_onnx
 from tasks.models import MODELS, Family
-from tasks.train import load
+from tasks.train import load, objective
 from tasks.training.augmentation import augmenter
 from tasks.training.device import accelerator
 from tasks.training.distillation import Distillation, Teacher
-from tasks.training.forward import as_tensors
+from tasks.training.language_distillation import LanguageDistillation
 from tasks.training.loop import WEIGHTS, Loop
 from tasks.units import Kept, Layers, Units, remove
 
@@ -61,17 +62,18 @@ class Trained:
     def effects(self, rows: int, size: int = 32) -> dict[str, torch.Tensor]:
         """float32 [count] by the key of each part: how much the loss depends on each unit, to first order.
 
-        The mean over batches of the absolute change, from `rows` training rows that are spread over the split.
+        The mean over batches of the absolute change, from `rows` training rows, of a running text windows, spread over the split.
         """
-        train, parts = self.encoded.split("train"), self.parts
+        exact = {"device": "cpu", "precision": "fp32", "augmentation": Augmentation(), "adversarial": 0.0, "label_smoothing": 0.0}
+        training, parts = self.recipe.training.model_copy(update=exact), self.parts
         module = copy.deepcopy(self.module).eval().requires_grad_(requires_grad=True)
-        chosen = torch.linspace(0, len(train) - 1, min(rows, len(train))).long().numpy()
+        recipe = self.recipe.model_copy(update={"training": training})
+        measured = objective(recipe, self.family, module, self.encoded, accelerator(training))
         found = {part.key: torch.zeros(part.count) for part in parts}
-        for start in range(0, len(chosen), size):
-            batch = chosen[start : start + size]
-            logits = module(**as_tensors(train.tensors(batch), torch.device("cpu")))
+        for batch in measured.spread(rows, size):
             module.zero_grad()
-            nn.functional.cross_entropy(logits, torch.from_numpy(train.targets[batch])).backward()  # type: ignore[no-untyped-call]
+            for loss in measured.losses(module, batch, np.arange(measured.size(batch))):
+                (loss / measured.weight(batch)).backward()  # type: ignore[no-untyped-call]
             for part in parts:
                 found[part.key] += part.effects(module).abs()
         return found
@@ -98,16 +100,23 @@ class Trained:
         )
         torch.manual_seed(training.seed)
         on = accelerator(training)
-        augment = augmenter(training.augmentation, self.encoded.transform, self.recipe.origin.below("training"))
-        objective = Distillation(training, self.encoded.split("train"), self.encoded.split("validation"), on, augment)
+        heard = self._distillation(training, on)
         original = teacher.module.to(on.device).eval()
-        objective.teacher = Teacher(original, lesson.temperature, lesson.share, lesson.hidden if pairs else 0.0, pairs)
-        Loop(self.module, training, objective, on, folder).run(lambda _: None)
+        heard.teacher = Teacher(original, lesson.temperature, lesson.share, lesson.hidden if pairs else 0.0, pairs)
+        Loop(self.module, training, heard, on, folder).run(lambda _: None)
         # accelerate left it computing in the training's precision, in which it would be exported too.
         on.unwrap_model(self.module, keep_fp32_wrapper=False)
         self.module.cpu().load_state_dict(load_file(folder / WEIGHTS))
         self.module.eval()
         return self
+
+    def _distillation(self, training: Training, on: Accelerator) -> Distillation | LanguageDistillation:
+        """The objective of a student on this data, for which a teacher is still to be named."""
+        train, validation = self.encoded.split("train"), self.encoded.split("validation")
+        if self.encoded.task == "language_modelling":
+            return LanguageDistillation(training, train, validation, on, self.family.state)
+        augment = augmenter(training.augmentation, self.encoded.transform, self.recipe.origin.below("training"))
+        return Distillation(training, train, validation, on, augment)
 
     def write(self, path: Path) -> None:
         """Write the module as ONNX. Raises MaasflowError where ONNX Runtime does not answer as torch does."""
@@ -118,11 +127,9 @@ class Trained:
             raise MaasflowError(f"exported, its logits differ by {difference:.1e} from torch's, more than {_FAITHFUL:g}")
 
 
-def can_be_smaller(recipe: Recipe, task: Task, trained: Path | None) -> str | None:
+def can_be_smaller(recipe: Recipe, trained: Path | None) -> str | None:
     """Why a model cannot be made smaller and taught again; None where it can."""
     family = MODELS.load(str(recipe.model[MODELS.key]))
-    if task == "language_modelling":
-        return "the state of a language model is as wide as its layers"
     if family.units is Family.units:
         return f"the family '{recipe.model[MODELS.key]}' has nothing that can be left out"
     return None if trained else "the trained weights are not at hand"

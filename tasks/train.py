@@ -68,7 +68,7 @@ def train(
         start_from(module, recipe.base, load_file(base / WEIGHTS), recipe)
     _prepare(module, recipe)
     on = accelerator(recipe.training)
-    loop = Loop(module, recipe.training, _objective(recipe, family, module, encoded, on), on, out)
+    loop = Loop(module, recipe.training, objective(recipe, family, module, encoded, on), on, out)
     history = loop.run(report)
     if on.is_main_process:
         loop.checkpoint.path.unlink(missing_ok=True)
@@ -129,7 +129,8 @@ def _prepare(module: nn.Module, recipe: Recipe) -> None:
         able[0].activation_checkpointing_enable()
 
 
-def _objective(recipe: Recipe, family: Family, module: nn.Module, encoded: Encoded, on: Accelerator) -> Objective:  # type: ignore[type-arg]
+def objective(recipe: Recipe, family: Family, module: nn.Module, encoded: Encoded, on: Accelerator) -> Objective:  # type: ignore[type-arg]
+    """What the recipe's training minimises. Raises ConfigError for what fits neither the data nor the family."""
     training, validation = encoded.split("train"), encoded.split("validation")
     augment = augmenter(recipe.training.augmentation, encoded.transform, recipe.origin.below("training"))
     adversary = _adversary(recipe, family, module)

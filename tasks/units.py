@@ -1,4 +1,4 @@
-"""Parts of a module that can be left out of its tensors: heads, neurons, channels, layers."""
+"""Parts of a module that can be left out of its tensors: heads, neurons, channels, recurrent units, layers."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Kind = Literal["heads", "neurons", "channels", "layers"]
+Kind = Literal["heads", "neurons", "channels", "units", "layers"]
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ class Units:
 
 @dataclass(frozen=True)
 class Layers:
-    """A list of layers through which features go one after the other, each adding to them."""
+    """A list of layers through which features go one after the other."""
 
     name: str
     """The submodule, an nn.ModuleList."""
     count: int
     scored: tuple[str, ...]
-    """Parameters within a layer by which it adds to the features."""
+    """Parameters within a layer by which it adds to the features. None where it does not add but makes others, as an LSTM's."""
     kind: Kind = "layers"
 
     @property

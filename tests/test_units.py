@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from tasks.core.encoded import Encoded
+from tasks.core.language import first_state
 from tasks.models import Family
 from tasks.train import build
 from tasks.training.forward import as_tensors
@@ -18,6 +20,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "text_pool": ("text", {"family": "text_pool", "embedding": 8, "hidden": [12, 8]}),
     "bert": ("text", {"family": "bert", "hidden": 16, "layers": 3, "heads": 4}),
     "gpt2": ("text", {"family": "gpt2", "hidden": 8, "layers": 3, "heads": 2}),
+    "lstm_lm": ("running", {"family": "lstm_lm", "embedding": 6, "hidden": 8, "layers": 3}),
     "resnet": ("image", {"family": "resnet", "stem": "small", "embedding": 4, "widths": [4, 8], "depths": [1, 2]}),
     "bottleneck": (
         "image",
@@ -28,7 +31,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def encoded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Encoded]:
-    return {kind: encode_tiny(tmp_path_factory.mktemp(kind) / kind, kind) for kind in ("table", "text", "image")}
+    return {kind: encode_tiny(tmp_path_factory.mktemp(kind) / kind, kind) for kind in ("table", "text", "image", "running")}
 
 
 @pytest.fixture(params=MODELS)
@@ -36,12 +39,22 @@ def built(request: pytest.FixtureRequest, encoded: dict[str, Encoded]) -> tuple[
     """A family, its module, the inputs of some rows and their targets."""
     kind, model = MODELS[request.param]
     torch.manual_seed(0)
-    family, module = build(recipe(model=model), encoded[kind], len(LABELS))
+    family, module = build(recipe(model=model), encoded[kind], 0 if kind == "running" else len(LABELS))
     split = encoded[kind].split("train")
-    return family, module.eval(), as_tensors(split.tensors(slice(24)), torch.device("cpu")), torch.from_numpy(split.targets[:24])
+    if kind == "running":
+        ids = torch.from_numpy(split.tokens[:240].astype(np.int64).reshape(24, 10))
+        return family, module.eval(), {"input_ids": ids[:, :-1], **as_tensors(first_state(family.state, 24))}, ids[:, 1:].flatten()
+    return family, module.eval(), as_tensors(split.tensors(slice(24))), torch.from_numpy(split.targets[:24])
 
 
 Built = tuple[Family, nn.Module, dict[str, torch.Tensor], torch.Tensor]
+
+
+def answers(module: nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Logits [rows, classes], or of a language model [tokens, vocabulary]."""
+    found = module(**inputs)
+    logits: torch.Tensor = found[0].flatten(0, 1) if isinstance(found, tuple) else found
+    return logits
 
 
 def silence(module: nn.Module, part: Units, unit: int) -> None:
@@ -57,10 +70,10 @@ def test_leaving_units_out_is_having_them_act_on_nothing(built: Built) -> None:
     assert parts
     for part in parts:
         silence(module, part, 1)
-    expected = module(**inputs)
+    expected = answers(module, inputs)
     kept = {part.key: [unit for unit in range(part.count) if unit != 1] for part in parts}
     remove(module, parts, kept)
-    torch.testing.assert_close(module(**inputs), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(answers(module, inputs), expected, rtol=1e-4, atol=1e-5)
     for part in parts:
         for place in part.slices:
             owner, _, name = place.tensor.rpartition(".")
@@ -74,7 +87,7 @@ def test_the_effect_is_how_the_loss_changes_to_first_order(built: Built) -> None
     inputs = {name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in inputs.items()}
 
     def loss() -> torch.Tensor:
-        return nn.functional.cross_entropy(module(**inputs), targets)
+        return nn.functional.cross_entropy(answers(module, inputs), targets)
 
     loss().backward()  # type: ignore[no-untyped-call]
     for part in family.units(module):
@@ -100,6 +113,6 @@ def test_layers_go_as_if_they_were_never_there(built: Built) -> None:
             left = module.get_submodule(part.name)
             assert isinstance(left, nn.ModuleList)
             assert len(left) == 2
-            before = module(**inputs)
+            before = answers(module, inputs)
             nn.init.zeros_(next(left[1].parameters()))
-            assert not torch.equal(module(**inputs), before)
+            assert not torch.equal(answers(module, inputs), before)

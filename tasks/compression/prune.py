@@ -15,12 +15,12 @@ from tasks.units import Kept, Kind
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
-_ROUND: Final[dict[Kind, int]] = {"neurons": 16, "channels": 8}
+_ROUND: Final[dict[Kind, int]] = {"neurons": 16, "channels": 8, "units": 16}
 """Kept units are a multiple of this, as the kernels for matrices take so many at once."""
 
 
 class Prune(Compressor):
-    """Take out heads, neurons, channels and layers by a first-order score, and train what is left on the whole model's answers.
+    """Take out heads, neurons, channels, LSTM units and layers by a first-order score, and train the rest on the whole model's answers.
 
     The score is that of Molchanov et al. (2019): gradient times weight, over training rows.
     """
@@ -33,10 +33,12 @@ class Prune(Compressor):
     """The share of the neurons of dense and feed-forward layers that goes."""
     channels: Share = 0.5
     """The share of the channels within convolutional blocks that goes."""
+    units: Share = 0.5
+    """The share of the units of LSTM layers that goes."""
     layers: Share = 0.0
-    """The share of layers that goes, whole."""
+    """The share of layers that goes, whole. Those of an LSTM all stay: none adds to the features as if it could be passed by."""
     rows: Annotated[int, Field(ge=32)] = 1024
-    """Training rows for the scores."""
+    """Training rows for the scores; of a running text, windows."""
     epochs: Annotated[int, Field(ge=0)] = 4
     """Of recovery. 0 leaves the rest as it is."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
@@ -47,7 +49,7 @@ class Prune(Compressor):
     """The share of the whole model's answers in the loss; the rest is the labels'."""
 
     def unfit(self, subject: Subject) -> str | None:
-        return can_be_smaller(subject.recipe, subject.task, subject.trained)
+        return can_be_smaller(subject.recipe, subject.trained)
 
     def taught(self, share: float) -> Self | None:
         return self.model_copy(update={"epochs": round(self.epochs * share + 0.25)}) if self.epochs else None
@@ -67,10 +69,16 @@ class Prune(Compressor):
 
     def kept(self, whole: Trained) -> Kept:
         """The units that stay, by part: of each kind those of the largest effect, wherever they are."""
-        shares: dict[Kind, float] = {"heads": self.heads, "neurons": self.neurons, "channels": self.channels, "layers": self.layers}
+        shares: dict[Kind, float] = {
+            "heads": self.heads,
+            "neurons": self.neurons,
+            "channels": self.channels,
+            "units": self.units,
+            "layers": self.layers,
+        }
         effects, found = whole.effects(self.rows), dict[str, list[int]]()
         for kind, share in shares.items():
-            parts = {part.key: effects[part.key] for part in whole.parts if part.kind == kind}
+            parts = {part.key: effects[part.key] for part in whole.parts if part.kind == kind and part.scored}
             if share and parts:
                 found |= strongest(parts, share, _ROUND.get(kind, 1))
         return found

@@ -59,7 +59,7 @@ class Family(Config):
         return None
 
     def units(self, module: "nn.Module") -> "tuple[Units | Layers, ...]":  # noqa: ARG002 - not all have some
-        """What may be left out of the module to make it smaller."""
+        """What may be left out of the module to make it smaller. Whatever was, a language model's takes and gives the whole `state`."""
         return ()
 
     def _refuse(self, inputs: tuple[TensorSpec, ...], family: str, wanted: str) -> ConfigError:

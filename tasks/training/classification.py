@@ -47,6 +47,10 @@ class Classification:
     def batches(self, epoch: int) -> list[Rows]:
         return self._batches.epoch(epoch)
 
+    def spread(self, rows: int, size: int) -> list[Rows]:
+        chosen = np.linspace(0, len(self.train) - 1, min(rows, len(self.train))).astype(np.int64)
+        return [chosen[start : start + size] for start in range(0, len(chosen), size)]
+
     def size(self, batch: Rows) -> int:
         return len(batch)
 

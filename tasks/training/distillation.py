@@ -1,7 +1,7 @@
-"""Training a smaller classifier on what a larger one answers (Hinton, Vinyals and Dean, 2015)."""
+"""Training a smaller module on what a larger one answers (Hinton, Vinyals and Dean, 2015)."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,29 +27,35 @@ class Teacher:
     pairs: Sequence[tuple[nn.Module, nn.Module]] = ()
     """Layers of the student, each with the teacher's that it is to equal."""
 
+    def teach(
+        self, student: nn.Module, inputs: dict[str, Tensor], own: dict[str, Tensor], autocast: Callable[[], AbstractContextManager[object]]
+    ) -> tuple[list[Tensor], list[Tensor], Tensor]:
+        """The student's outputs, those of the teacher for its `own` inputs, and the teacher's part of the summed loss."""
+        with _outputs([there for _, there in self.pairs]) as wanted, torch.no_grad(), autocast():
+            answers = _listed(self.module(**own))
+        with _outputs([here for here, _ in self.pairs]) as found, autocast():
+            outputs = _listed(student(**inputs))
+        loss = self.share * _divergence(outputs[0].float(), answers[0].float(), self.temperature)
+        if self.hidden:
+            # A language model answers at each token of a row.
+            each, mask = answers[0][..., 0].numel() / len(answers[0]), inputs.get("attention_mask")
+            loss = loss + self.hidden * each * torch.stack([_difference(*pair, mask) for pair in zip(found, wanted, strict=True)]).sum()
+        return outputs, answers, loss
+
 
 class Distillation(Classification):
-    """The objective of a student: the teacher's answers for the same rows, augmented alike, and their labels."""
+    """The objective of a student that classifies: the teacher's answers for the same rows, augmented alike, and their labels."""
 
     teacher: Teacher
 
     def losses(self, module: nn.Module, batch: Rows, places: Any) -> Iterator[Tensor]:
         inputs, targets = self.examples(batch, places)
-        teacher = self.teacher
-        with _outputs([there for _, there in teacher.pairs]) as wanted, torch.no_grad(), self.accelerator.autocast():
-            answers = teacher.module(**inputs).float()
-        with _outputs([here for here, _ in teacher.pairs]) as found, self.accelerator.autocast():
-            logits = module(**inputs).float()
-        loss = (1 - teacher.share) * self.cross_entropy(logits, targets)
-        loss = loss + teacher.share * _divergence(logits, answers, teacher.temperature)
-        if teacher.hidden:
-            mask = inputs.get("attention_mask")
-            loss = loss + teacher.hidden * torch.stack([_difference(*pair, mask) for pair in zip(found, wanted, strict=True)]).sum()
-        yield loss
+        (logits,), _, taught = self.teacher.teach(module, inputs, inputs, self.accelerator.autocast)
+        yield (1 - self.teacher.share) * self.cross_entropy(logits.float(), targets) + taught
 
 
 def _divergence(logits: Tensor, answers: Tensor, temperature: float) -> Tensor:
-    """The rows' Kullback-Leibler divergence, summed, on the scale of a cross-entropy whatever the temperature."""
+    """The answers' Kullback-Leibler divergence, summed, on the scale of a cross-entropy whatever the temperature."""
     here, there = (functional.log_softmax(values / temperature, dim=-1) for values in (logits, answers))
     return temperature**2 * functional.kl_div(here, there, reduction="sum", log_target=True)
 
@@ -61,6 +67,10 @@ def _difference(here: Tensor, there: Tensor, mask: Tensor | None) -> Tensor:
         return squared.mean((1, 2)).sum()
     weights = mask.unsqueeze(-1).to(squared.dtype)
     return ((squared * weights).sum((1, 2)) / (weights.sum((1, 2)) * squared.shape[-1])).sum()
+
+
+def _listed(outputs: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
+    return list(outputs) if isinstance(outputs, tuple) else [outputs]
 
 
 @contextmanager

@@ -6,17 +6,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tasks.core.encoded import EncodedSplit
 from tasks.core.errors import DataError, MaasflowError
-from tasks.core.language import first_state
 from tasks.core.recipe import Training
 from tasks.core.scoring import score_split
 from tasks.core.transforms import TensorSpec
+from tasks.training.carried import Carried
 from tasks.training.forward import as_tensors, run_module
 
 
@@ -47,8 +46,7 @@ class LanguageModelling:
                 f"the training text has {len(self._tokens):,} tokens, too few for {self._lanes} lanes of {training.window}",
                 "lower training.batch_size or training.window",
             )
-        self._carried: dict[str, Tensor] = {}
-        self._next: dict[str, Tensor] = {}
+        self._carried = Carried(state, accelerator.device)
 
     @property
     def steps(self) -> int:
@@ -60,6 +58,12 @@ class LanguageModelling:
         lanes = start + self._lane_length * np.arange(self._lanes)
         return [Window(lanes + self.training.window * number, first=number == 0) for number in range(self.steps)]
 
+    def spread(self, rows: int, size: int) -> list[Window]:
+        """Windows that know nothing of what stands before them."""
+        window = self.training.window
+        starts = np.linspace(0, len(self._tokens) - 1 - window, min(rows, len(self._tokens) // window)).astype(np.int64)
+        return [Window(starts[start : start + size], first=True) for start in range(0, len(starts), size)]
+
     def size(self, batch: Window) -> int:
         return len(batch.lanes)
 
@@ -67,31 +71,29 @@ class LanguageModelling:
         return len(batch.lanes) * self.training.window
 
     def inputs(self, batch: Window, places: Any) -> dict[str, Tensor]:
-        ids = self._tokens[batch.lanes[places][:, None] + np.arange(self.training.window)]
-        if batch.first or not self._carried:
-            state = as_tensors(first_state(self.state, len(ids)), self.accelerator.device)
-        else:
-            state = {name: tensor[places] for name, tensor in self._carried.items()}
-        return as_tensors({"input_ids": ids.astype(np.int64)}, self.accelerator.device) | state
+        return {"input_ids": self._read(batch, places, 0), **self._carried.at(places, first=batch.first)}
 
     def losses(self, module: nn.Module, batch: Window, places: Any) -> Iterator[Tensor]:
-        following = self._tokens[batch.lanes[places][:, None] + np.arange(1, self.training.window + 1)].astype(np.int64)
         with self.accelerator.autocast():
             logits, *state = module(**self.inputs(batch, places))
-        self._keep(state, places)
-        targets = torch.from_numpy(following).to(self.accelerator.device)
-        yield functional.cross_entropy(
-            logits.float().flatten(0, 1), targets.flatten(), reduction="sum", label_smoothing=self.training.label_smoothing
+        self._carried.keep(state, places, self.size(batch))
+        yield self.cross_entropy(logits, batch, places)
+
+    def cross_entropy(self, logits: Tensor, batch: Window, places: Any) -> Tensor:
+        """Of logits [places, window, vocabulary] and the tokens that follow, summed."""
+        following = self._read(batch, places, 1)
+        return functional.cross_entropy(
+            logits.float().flatten(0, 1), following.flatten(), reduction="sum", label_smoothing=self.training.label_smoothing
         )
 
     def step_done(self) -> None:
-        self._carried, self._next = self._next, {}
+        self._carried.step_done()
 
     def carried(self) -> dict[str, Tensor]:
-        return self._carried
+        return self._carried.tensors
 
     def carry(self, tensors: dict[str, Tensor], /) -> None:
-        self._carried = {name: tensor.to(self.accelerator.device) for name, tensor in tensors.items()}
+        self._carried.carry(tensors)
 
     def validate(self, module: nn.Module) -> dict[str, float]:
         run = run_module(module, self.state, self.accelerator.device, self.accelerator.autocast)
@@ -100,9 +102,7 @@ class LanguageModelling:
             raise MaasflowError(f"the model has no finite answer for {len(lost)} of {len(scored)} blocks of the validation text")
         return scored.metrics()
 
-    def _keep(self, state: list[Tensor], places: Any) -> None:
-        """Note the next state of some lanes. The present one stays until all went through, in case they must go through again."""
-        for spec, tensor in zip(self.state, state, strict=True):
-            if spec.name not in self._next:
-                self._next[spec.name] = torch.zeros((self._lanes, *spec.shape), device=tensor.device)
-            self._next[spec.name][places] = tensor.detach().float()
+    def _read(self, batch: Window, places: Any, ahead: int) -> Tensor:
+        """The tokens of some lanes' windows, or those so many places ahead of them: int64 [places, window]."""
+        tokens = self._tokens[batch.lanes[places][:, None] + np.arange(ahead, ahead + self.training.window)]
+        return as_tensors({"tokens": tokens.astype(np.int64)}, self.accelerator.device)["tokens"]

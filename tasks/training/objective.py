@@ -20,6 +20,10 @@ class Objective(Protocol[BatchT]):
         """One batch for each step of an epoch, decided by the seed and the epoch alone."""
         ...
 
+    def spread(self, rows: int, size: int) -> list[BatchT]:
+        """Batches of at most `size` places, evenly spread over the training split: `rows` of them together, or all there are."""
+        ...
+
     def size(self, batch: BatchT) -> int:
         """How many places there are in a batch."""
         ...
