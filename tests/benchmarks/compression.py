@@ -1,7 +1,8 @@
-"""What the search for variants finds: `MAASFLOW_MIRROR=… python -m tests.benchmarks.compression [--workspace FOLDER] [RECIPE …]`.
+"""What the search for variants finds: `MAASFLOW_MIRROR=… python -m tests.benchmarks.compression [--workspace FOLDER] [--olive FOLDER] [RECIPE …]`.
 
 Each recipe is run as a person runs it, then searched with the budgets below; the variants are timed beside torch in turns, on the same
-real rows. Exits 1 where one falls short of its bar. A workspace that is given keeps what was trained and made.
+real rows, and in the end beside what Olive makes of the same file. Exits 1 where one falls short of its bar, or of Olive. A workspace that
+is given keeps what was trained and made, an environment for Olive what was installed.
 """
 
 import argparse
@@ -10,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,15 @@ from tasks.compression.measure import requests
 from tasks.core.bundle import Bundle
 from tasks.core.encoded import Encoded
 from tasks.core.errors import MaasflowError
+from tasks.core.language import Run
 from tasks.core.machine import Device, cuda_device, device_for, this_machine, usable_cores
 from tasks.core.predictor import open_session, run_session
 from tasks.core.recipe import LOWER_IS_BETTER, Compression, Recipe
-from tasks.core.transforms import Tensors
 from tasks.export import BUNDLE
 from tasks.plan import Plan
 from tasks.train import load
 from tasks.training.forward import run_module
+from tests.benchmarks.beside_olive import beside_olive, environment
 
 ROUNDS, WARM_UP = 40, 3
 INT8 = [{"kind": kind} for kind in ("int8_rows", "int8_dynamic")] + [{"kind": "int8_static", "method": "percentile"}]
@@ -111,6 +112,8 @@ BUDGETS = (
     on_cuda("imdb-gpt2", 8),
     on_cuda("mnist-resnet", 32),
 )
+BESIDE_OLIVE = {"sst2-bert": 8, "mnist-resnet": 32}
+"""Recipes whose variants are held against Olive's, and the rows of a request."""
 
 
 class Half(nn.Module):
@@ -141,17 +144,23 @@ def trained(workspace: Path, name: str) -> tuple[Plan, Encoded, Path, Path]:
     )
 
 
+def eager(recipe: Recipe, encoded: Encoded, weights: Path, bundle: Bundle) -> dict[str, Run]:
+    """The trained module in torch, with the device and the threads of its variants; on a CUDA device in fp16 too."""
+    family, module = load(recipe, encoded, len(bundle.manifest.labels), weights)
+    torch.set_num_threads(recipe.serving.threads or usable_cores())
+    device = torch.device(device_for(bundle.manifest.device))
+    module = module.to(device)
+    runs = {"torch": run_module(module, family.state, device)}
+    if device.type == "cuda":
+        runs["torch fp16"] = run_module(Half(module), family.state, device)
+    return runs
+
+
 def speeds(recipe: Recipe, encoded: Encoded, weights: Path, bundle: Bundle, rows: int) -> dict[str, float]:
     """Rows a second of torch and of every variant, in turns on the same requests."""
     manifest = bundle.manifest
-    family, module = load(recipe, encoded, len(manifest.labels), weights)
+    runs = eager(recipe, encoded, weights, bundle)
     threads = recipe.serving.threads or usable_cores()
-    torch.set_num_threads(threads)
-    device = torch.device(device_for(manifest.device))
-    module = module.to(device)
-    runs: dict[str, Callable[[Tensors], Any]] = {"torch": run_module(module, family.state, device)}
-    if device.type == "cuda":
-        runs["torch fp16"] = run_module(Half(module), family.state, device)
     for variant in manifest.variants:
         session = open_session(bundle.file(variant.name), threads, manifest.device, manifest.inputs)
         runs[variant.name] = run_session(session, variant.batch)
@@ -189,22 +198,52 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="*", metavar="RECIPE")
     parser.add_argument("--workspace", type=Path)
+    parser.add_argument(
+        "--olive", type=Path, metavar="FOLDER", help="the environment with Olive, made where it is not; beside the workspace"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        workspace = options.workspace or Path(scratch) / "workspace"
+        workspace = (options.workspace or Path(scratch) / "workspace").resolve()
         if not (workspace / "dvc.yaml").is_file():
             subprocess.run([sys.executable, "-m", "flows.cli", "init", str(workspace)], check=True, capture_output=True)
         print(f"{this_machine().processor}, {usable_cores()} cores, {cuda_device() or 'no CUDA device'}", flush=True)
         reached = [
             search(workspace, budget, Path(scratch) / f"search-{number}")
             for number, budget in enumerate(BUDGETS)
-            if wanted(budget, options.recipes)
+            if wanted(budget.recipe, options.recipes)
+        ]
+        reached += [
+            against_olive(
+                workspace, name, found(name, Path(scratch)), rows, options.olive or workspace.with_name(f"{workspace.name}-olive")
+            )
+            for name, rows in BESIDE_OLIVE.items()
+            if wanted(name, options.recipes)
         ]
     sys.exit(0 if all(reached) else 1)
 
 
-def wanted(budget: Budget, recipes: list[str]) -> bool:
-    return not recipes or budget.recipe in recipes
+def wanted(recipe: str, recipes: list[str]) -> bool:
+    return not recipes or recipe in recipes
+
+
+def found(recipe: str, scratch: Path) -> list[Bundle]:
+    """The bundles of a recipe's searches for the CPU, of those that made one."""
+    numbers = [number for number, budget in enumerate(BUDGETS) if budget.recipe == recipe and budget.device == "cpu"]
+    folders = [scratch / f"search-{number}" / BUNDLE for number in numbers]
+    return [Bundle.open(folder) for folder in folders if (folder / "bundle.json").is_file()]
+
+
+def against_olive(workspace: Path, name: str, bundles: list[Bundle], rows: int, folder: Path) -> bool:
+    if not bundles:
+        print(f"\nFAILS  {name}: there is no variant to hold beside Olive's", flush=True)
+        return False
+    plan, encoded, weights, _ = trained(workspace, name)
+    torch_run = eager(plan.recipe, encoded, weights, bundles[0])["torch"]
+    try:
+        return beside_olive(plan.recipe, encoded, bundles, torch_run, rows, environment(folder))
+    except MaasflowError as error:
+        print(f"FAILS  {name}: beside Olive: {error.what}", flush=True)
+        return False
 
 
 def search(workspace: Path, budget: Budget, out: Path) -> bool:
