@@ -4,13 +4,17 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Self
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from pydantic import Field
 from safetensors.torch import load_file
 from torch import nn
 
+from tasks.core.config import Config
 from tasks.core.encoded import Encoded
 from tasks.core.errors import MaasflowError
 from tasks.core.recipe import Augmentation, Recipe, Training
@@ -28,17 +32,38 @@ _FAITHFUL = 1e-3
 """The largest difference between torch's and ONNX Runtime's logits, as for a whole model's export."""
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """How a smaller module is taught."""
+class Lesson(Config):
+    """How what is left of a module learns to answer as the whole one does."""
 
-    epochs: int
-    learning_rate: float
-    temperature: float
-    share: float
-    """Of the teacher's answers in the loss."""
-    hidden: float = 0.0
-    """Weight of the difference between the layers' outputs."""
+    epochs: Annotated[int, Field(ge=0)] = 8
+    """Of training. 0 leaves what is left as it is."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """The recipe's where not given."""
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    """By which the logits are divided before the answers are compared."""
+    answers: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """The share of the whole model's answers in the loss; the rest is the labels'."""
+    hidden: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the mean squared difference between each layer's features and those of the whole model's layer that it is to equal."""
+    crossed: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """The share of texts to be classified that end as another does: no label is known for them, but the whole model has an answer, and is
+    less sure of it than of what it was trained on."""
+
+    def taught(self, share: float) -> Self | None:
+        """The same with so much of the training, from 0 to 1; None where there is none."""
+        return self.model_copy(update={"epochs": round(self.epochs * share + 0.25)}) if self.epochs else None
+
+    def write_taught(self, whole: "Trained", kept: Kept, like: Sequence[int], target: Path) -> None:
+        """Write as ONNX what is left of a module when it has learnt.
+
+        `like` names, for each layer that is left, the one of the whole whose features it is to equal; it may be empty.
+        Raises MaasflowError where ONNX Runtime does not answer as torch does.
+        """
+        smaller = whole.without(kept)
+        if self.epochs:
+            with TemporaryDirectory(dir=target.parent) as folder:
+                smaller.taught_by(whole, self, Path(folder), like)
+        smaller.write(target)
 
 
 @dataclass(frozen=True)
@@ -58,6 +83,11 @@ class Trained:
     def parts(self) -> tuple[Units | Layers, ...]:
         """What may be left out."""
         return self.family.units(self.module)
+
+    @property
+    def layers(self) -> Layers | None:
+        """The list of its layers, where it has one that may be shorter."""
+        return next((part for part in self.parts if isinstance(part, Layers)), None)
 
     def effects(self, rows: int, size: int = 32) -> dict[str, torch.Tensor]:
         """float32 [count] by the key of each part: how much the loss depends on each unit, to first order.
@@ -84,12 +114,15 @@ class Trained:
         remove(smaller, self.parts, kept)
         return Trained(self.recipe, self.encoded, self.family, smaller)
 
-    def taught_by(self, teacher: "Trained", lesson: Lesson, folder: Path, pairs: Sequence[tuple[nn.Module, nn.Module]] = ()) -> "Trained":
-        """Train this module on the teacher's answers, in place; it ends with the weights of its best epoch. `folder` is for the checkpoint."""
+    def taught_by(self, teacher: "Trained", lesson: Lesson, folder: Path, like: Sequence[int] = ()) -> "Trained":
+        """Train this module on the teacher's answers, in place; it ends with the weights of its best epoch.
+
+        `folder` is for the checkpoint, `like` as of `Lesson.write_taught`.
+        """
         training = self.recipe.training.model_copy(
             update={
                 "epochs": lesson.epochs,
-                "learning_rate": lesson.learning_rate,
+                "learning_rate": lesson.learning_rate or self.recipe.training.learning_rate,
                 "schedule": "linear",
                 "warmup": 0.1,
                 "early_stopping": None,
@@ -102,13 +135,23 @@ class Trained:
         on = accelerator(training)
         heard = self._distillation(training, on)
         original = teacher.module.to(on.device).eval()
-        heard.teacher = Teacher(original, lesson.temperature, lesson.share, lesson.hidden if pairs else 0.0, pairs)
+        pairs = self._pairs(teacher, like) if lesson.hidden else []
+        heard.teacher = Teacher(original, lesson.temperature, lesson.answers, lesson.hidden, pairs, lesson.crossed)
         Loop(self.module, training, heard, on, folder).run(lambda _: None)
         # accelerate left it computing in the training's precision, in which it would be exported too.
         on.unwrap_model(self.module, keep_fp32_wrapper=False)
         self.module.cpu().load_state_dict(load_file(folder / WEIGHTS))
         self.module.eval()
         return self
+
+    def _pairs(self, teacher: "Trained", like: Sequence[int]) -> list[tuple[nn.Module, nn.Module]]:
+        if not like:
+            return []
+        assert teacher.layers
+        here, there = (module.get_submodule(teacher.layers.name) for module in (self.module, teacher.module))
+        assert isinstance(here, nn.ModuleList)
+        assert isinstance(there, nn.ModuleList)
+        return [(layer, there[index]) for layer, index in zip(here, like, strict=True)]
 
     def _distillation(self, training: Training, on: Accelerator) -> Distillation | LanguageDistillation:
         """The objective of a student on this data, for which a teacher is still to be named."""

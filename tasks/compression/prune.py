@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Annotated, ClassVar, Final, Self
+from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
 from torch import Tensor
@@ -19,7 +18,7 @@ _ROUND: Final[dict[Kind, int]] = {"neurons": 16, "channels": 8, "units": 16}
 """Kept units are a multiple of this, as the kernels for matrices take so many at once."""
 
 
-class Prune(Compressor):
+class Prune(Lesson, Compressor):
     """Take out heads, neurons, channels, LSTM units and layers by a first-order score, and train the rest on the whole model's answers.
 
     The score is that of Molchanov et al. (2019): gradient times weight, over training rows.
@@ -39,33 +38,19 @@ class Prune(Compressor):
     """The share of layers that goes, whole. Those of an LSTM all stay: none adds to the features as if it could be passed by."""
     rows: Annotated[int, Field(ge=32)] = 1024
     """Training rows for the scores; of a running text, windows."""
-    epochs: Annotated[int, Field(ge=0)] = 4
-    """Of recovery. 0 leaves the rest as it is."""
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
-    """Half of the recipe's where not given."""
-    temperature: Annotated[float, Field(gt=0)] = 2.0
-    """By which the logits are divided before the answers are compared."""
-    answers: Annotated[float, Field(ge=0, le=1)] = 0.9
-    """The share of the whole model's answers in the loss; the rest is the labels'."""
 
     def unfit(self, subject: Subject) -> str | None:
         return can_be_smaller(subject.recipe, subject.trained)
 
-    def taught(self, share: float) -> Self | None:
-        return self.model_copy(update={"epochs": round(self.epochs * share + 0.25)}) if self.epochs else None
-
     def compress(self, source: Path, target: Path, subject: Subject) -> None:  # noqa: ARG002 - it begins with the trained module
         assert subject.trained
         whole = Trained.open(subject.recipe, subject.encoded, subject.classes, subject.trained)
-        kept = self.kept(whole)
+        kept, layers = self.kept(whole), whole.layers
         if not kept:
             raise MaasflowError("nothing would be left out", "raise a share, as neurons: 0.5")
-        smaller = whole.without(kept)
-        if self.epochs:
-            rate = self.learning_rate or subject.recipe.training.learning_rate / 2
-            with TemporaryDirectory(dir=target.parent) as folder:
-                smaller.taught_by(whole, Lesson(self.epochs, rate, self.temperature, self.answers), Path(folder))
-        smaller.write(target)
+        # Where layers add to the features that go through them, those stay as wide as they were.
+        like = kept.get(layers.key, range(layers.count)) if layers and layers.scored else ()
+        self.write_taught(whole, kept, like, target)
 
     def kept(self, whole: Trained) -> Kept:
         """The units that stay, by part: of each kind those of the largest effect, wherever they are."""

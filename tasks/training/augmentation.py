@@ -63,3 +63,17 @@ def hide_tokens(ids: Tensor, mask: Tensor, options: Augmentation, hidden: int, s
         chosen |= reach > torch.arange(ids.shape[1], device=ids.device)
     chosen &= mask.bool() & ~torch.isin(ids, special.to(ids.device))
     return torch.where(chosen, hidden, ids)
+
+
+def cross_texts(inputs: Inputs, share: float) -> tuple[Inputs, Tensor]:
+    """Texts [batch, length], a share of which ends, from a random place on, as another of them does; and bool [batch], which those are.
+
+    Instance crossover (Luque, 2019, section 3), at one place.
+    """
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    other = torch.randperm(len(ids), device=ids.device)
+    shorter = torch.minimum(mask.sum(1), mask[other].sum(1))
+    place = (torch.rand(len(ids), device=ids.device) * shorter).unsqueeze(1)
+    crossed = torch.rand(len(ids), device=ids.device) < share
+    own = (torch.arange(ids.shape[1], device=ids.device) < place) | ~crossed.unsqueeze(1)
+    return {**inputs, "input_ids": torch.where(own, ids, ids[other]), "attention_mask": torch.where(own, mask, mask[other])}, crossed

@@ -3,14 +3,18 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tasks.training.augmentation import cross_texts
 from tasks.training.batches import Rows
 from tasks.training.classification import Classification
+
+_UNKNOWN: Final = -100
+"""The target that torch's cross-entropy passes over."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Teacher:
     """Weight of the mean squared difference between the outputs of the paired layers (Jiao et al., 2020)."""
     pairs: Sequence[tuple[nn.Module, nn.Module]] = ()
     """Layers of the student, each with the teacher's that it is to equal."""
+    crossed: float = 0.0
+    """The share of texts that end as another does."""
 
     def teach(
         self, student: nn.Module, inputs: dict[str, Tensor], own: dict[str, Tensor], autocast: Callable[[], AbstractContextManager[object]]
@@ -36,7 +42,7 @@ class Teacher:
         with _outputs([here for here, _ in self.pairs]) as found, autocast():
             outputs = _listed(student(**inputs))
         loss = self.share * _divergence(outputs[0].float(), answers[0].float(), self.temperature)
-        if self.hidden:
+        if self.pairs:
             # A language model answers at each token of a row.
             each, mask = answers[0][..., 0].numel() / len(answers[0]), inputs.get("attention_mask")
             loss = loss + self.hidden * each * torch.stack([_difference(*pair, mask) for pair in zip(found, wanted, strict=True)]).sum()
@@ -44,12 +50,15 @@ class Teacher:
 
 
 class Distillation(Classification):
-    """The objective of a student that classifies: the teacher's answers for the same rows, augmented alike, and their labels."""
+    """The objective of a student that classifies: the teacher's answers for the same rows, augmented alike, and the labels, where known."""
 
     teacher: Teacher
 
     def losses(self, module: nn.Module, batch: Rows, places: Any) -> Iterator[Tensor]:
         inputs, targets = self.examples(batch, places)
+        if self.teacher.crossed and "attention_mask" in inputs:
+            inputs, crossed = cross_texts(inputs, self.teacher.crossed)
+            targets = targets.masked_fill(crossed, _UNKNOWN)
         (logits,), _, taught = self.teacher.teach(module, inputs, inputs, self.accelerator.autocast)
         yield (1 - self.teacher.share) * self.cross_entropy(logits.float(), targets) + taught
 

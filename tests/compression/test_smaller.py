@@ -76,7 +76,7 @@ def test_the_teacher_stays_as_it_was(trained: dict[str, Stages], tmp_path: Path)
     whole = Trained.open(stages.recipe, stages.encoded, len(LABELS), stages.folder("trained"))
     before = {name: value.clone() for name, value in whole.module.state_dict().items()}
     student = whole.without({"encoder.encoder.layer layers": [0, 3]})
-    student.taught_by(whole, Lesson(epochs=1, learning_rate=0.01, temperature=2.0, share=1.0), tmp_path)
+    student.taught_by(whole, Lesson(epochs=1, learning_rate=0.01, temperature=2.0, answers=1.0), tmp_path)
     assert all(torch.equal(before[name], value) for name, value in whole.module.state_dict().items())
     assert not torch.equal(student.module.get_parameter("head.weight"), before["head.weight"])
 
@@ -86,7 +86,7 @@ def test_taught_in_bf16_it_is_written_in_fp32(trained: dict[str, Stages], tmp_pa
     recipe = stages.recipe.model_copy(update={"training": stages.recipe.training.model_copy(update={"precision": "bf16"})})
     whole = Trained.open(recipe, stages.encoded, len(LABELS), stages.folder("trained"))
     student = whole.without({"encoder.encoder.layer layers": [0, 3]})
-    student.taught_by(whole, Lesson(epochs=1, learning_rate=0.01, temperature=2.0, share=1.0), tmp_path).write(tmp_path / "student.onnx")
+    student.taught_by(whole, Lesson(epochs=1, learning_rate=0.01, temperature=2.0, answers=1.0), tmp_path).write(tmp_path / "student.onnx")
     assert sum(node.op_type == "Attention" for node in onnx.load(tmp_path / "student.onnx").graph.node) == 2
 
 

@@ -12,7 +12,7 @@ from tasks.core.config import Origin
 from tasks.core.errors import ConfigError
 from tasks.core.recipe import Augmentation
 from tasks.core.transforms import ImageTransform, Transform
-from tasks.training.augmentation import augmenter, hide_tokens, move_images
+from tasks.training.augmentation import augmenter, cross_texts, hide_tokens, move_images
 from tests.tiny import encode_tiny
 
 IMAGES = torch.rand(64, 3, 8, 12, generator=torch.Generator().manual_seed(0))
@@ -157,3 +157,35 @@ def test_an_images_pixels_are_changed_after_they_were_standardised() -> None:
     assert change
     x = torch.from_numpy(transform.tensors(transform.encode({"image": [np.arange(16).reshape(4, 4)]}))["x"])
     torch.testing.assert_close(change({"x": x})["x"], x.flip(3))
+
+
+def crossed(share: float, lengths: tuple[int, ...] = (5, 8, 3)) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Before and after: texts whose ids say which text and place they are of, and which were crossed."""
+    ids = torch.arange(100)[:, None] * 10 + torch.arange(8)
+    mask = (torch.arange(8) < torch.tensor(lengths).repeat(34)[:100, None]).long()
+    found, marks = cross_texts({"input_ids": ids * mask, "attention_mask": mask}, share)
+    return ids * mask, found["input_ids"], found["attention_mask"], marks
+
+
+def test_a_crossed_text_begins_as_itself_and_ends_as_another() -> None:
+    before, after, mask, marks = crossed(1.0)
+    assert marks.all()
+    assert not torch.equal(before, after)
+    for text, row, known in zip(range(100), after, mask, strict=True):
+        of = [int(index) // 10 for index, there in zip(row, known, strict=True) if there]
+        own = sum(1 for each in of if each == text)
+        assert len(set(of)) <= 2
+        assert of[:own] == [text] * own or own == len(of)
+        assert [int(index) % 10 for index, there in zip(row, known, strict=True) if there] == list(range(len(of)))
+
+
+def test_a_text_that_is_not_crossed_is_as_it_was() -> None:
+    before, after, _, marks = crossed(0.5)
+    assert 30 <= int(marks.sum()) <= 70
+    assert torch.equal(after[~marks], before[~marks])
+    assert not crossed(0.0)[3].any()
+
+
+def test_where_no_token_is_there_is_none_of_another_text_either() -> None:
+    _, after, mask, _ = crossed(1.0)
+    assert not after[mask == 0].any()
