@@ -88,9 +88,14 @@ def _widened(compression: dict[str, Any], settings: tuple[str, ...]) -> dict[str
     own, fallback = list(compression["compressors"]), list(compression.get("fallback", []))
     return {
         **compression,
-        "compressors": own + [spec for spec in standard.COMPRESSORS if spec not in own],
-        "fallback": fallback + [chain for chain in map(list, standard.FALLBACK) if chain not in fallback],
+        "compressors": own + [chain for chain in map(_plain, standard.COMPRESSORS) if chain not in own],
+        "fallback": fallback + [chain for chain in map(_plain, standard.FALLBACK) if chain not in fallback],
     }
+
+
+def _plain(chain: dict[str, Any] | tuple[dict[str, Any], ...]) -> dict[str, Any] | list[dict[str, Any]]:
+    """A chain as a recipe in a manifest has it."""
+    return chain if isinstance(chain, dict) else list(chain)
 
 
 def _decides(setting: str, path: str) -> bool:

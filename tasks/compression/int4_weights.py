@@ -9,6 +9,7 @@ from pydantic import Field
 
 from tasks.compression import Compressor, Subject, weights_beside
 from tasks.core.errors import MaasflowError
+from tasks.core.transforms import TextTransform
 from tasks.graphs import Graph
 from tasks.unfusing import plain_gemm, plain_norms, quantize_tables, split_attention, split_embedding
 
@@ -26,13 +27,18 @@ class Int4Weights(Compressor):
     """Without zero points, which take four more bits for each block."""
     accuracy_level: Literal[1, 4] = 4
     """How products are computed: 4 with activations in int8, faster where the processor has instructions for it; 1 in fp32."""
+    products: bool = True
+    """Keep the matrices of products in four bits. Without them it is embedding tables alone, for `int8_rows` to go on from in a list."""
     embeddings: bool = True
     """Keep embedding tables in four bits too."""
     smallest: Annotated[int, Field(ge=1)] = 1024
     """Elements of a matrix from which it is quantised."""
 
     def unfit(self, subject: Subject) -> str | None:
-        return "convolutions have no kernel for it" if subject.family == "resnet" else None
+        if subject.family == "resnet":
+            return "convolutions have no kernel for it"
+        tables = self.products or isinstance(subject.encoded.transform, TextTransform)
+        return None if tables else "only texts have embedding tables"
 
     def compress(self, source: Path, target: Path, subject: Subject) -> None:  # noqa: ARG002 - the same for all
         graph = Graph.read(source)
@@ -43,7 +49,7 @@ class Int4Weights(Compressor):
             split_embedding(graph)
             tables = quantize_tables(graph, 4, self.smallest, self.block)
         nodes = graph.model.graph.node
-        large = [node.op_type == "MatMul" and graph.matrix(node.input[1], self.smallest) is not None for node in nodes]
+        large = [self.products and node.op_type == "MatMul" and graph.matrix(node.input[1], self.smallest) is not None for node in nodes]
         for number, node in enumerate(nodes):
             node.name = f"node{number}"
         if not any(large) and not tables:

@@ -33,9 +33,13 @@ SPECS: dict[str, list[dict[str, Any]]] = {
     "graph, then int8_static": [{"kind": "graph"}, {"kind": "int8_static", "smallest": 64}],
     "graph, then int8_dynamic": [{"kind": "graph"}, {"kind": "int8_dynamic", "smallest": 64}],
     "graph, then int8_weights": [{"kind": "graph"}, {"kind": "int8_weights", "smallest": 64}],
+    "int4 tables, then int8_rows": [
+        {"kind": "int4_weights", "products": False, "block": 16, "smallest": 64},
+        {"kind": "int8_rows", "smallest": 64},
+    ],
     "graph, then int4_weights": [{"kind": "graph"}, {"kind": "int4_weights", "smallest": 64}],
 }
-INVARIANT = ("graph", "fp16 in the file", "int8_rows", "int8_static", "int8_weights", "int4_weights")
+INVARIANT = ("graph", "fp16 in the file", "int8_rows", "int8_static", "int8_weights", "int4_weights", "int4 tables, then int8_rows")
 """A row's answer is the same in every batch."""
 
 
