@@ -94,11 +94,15 @@ def demo() -> None:
 @cli.command()
 @click.argument("name")
 @click.argument("version")
-def promote(name: str, version: str) -> None:
-    """Make VERSION of model NAME the champion, after review."""
+@click.option("--unmeasured", is_flag=True, help="Go on without measuring VERSION here, where its figures are of another machine.")
+def promote(name: str, version: str, unmeasured: bool) -> None:
+    """Make VERSION of model NAME the champion, after review.
+
+    On another machine than the one it was measured on, its accuracy and latency are first taken again, and held against its recipe.
+    """
     from flows.release import promote_version
 
-    click.echo(promote_version(name, version))
+    click.echo(promote_version(name, version, unmeasured=unmeasured))
 
 
 @cli.command()

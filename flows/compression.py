@@ -17,13 +17,13 @@ from flows.step import step
 from flows.training import ended
 from tasks.compression.chain import chains
 from tasks.core.bundle import Bundle, DatasetVersion
-from tasks.core.errors import BundleError, ConfigError, DataError, RegistryError, SourceError
+from tasks.core.errors import BundleError, ConfigError, RegistryError, SourceError
 from tasks.core.machine import this_machine
-from tasks.core.stages import Done, StageStore, code_key, content_key
+from tasks.core.stages import Done, StageStore, content_key
 from tasks.core.workspace import Workspace
 from tasks.encode import EncodeResult, encode_by
 from tasks.export import BUNDLE
-from tasks.parent import ParentResult, WeightsResult, find_release, recipe_of, take_up, take_weights
+from tasks.parent import ParentResult, WeightsResult, encode_key, find_release, recipe_of, require_dataset, take_up, take_weights
 from tasks.plan import Keys
 from tasks.tracking import CHALLENGER, Tracking
 from tasks.train import TrainResult
@@ -64,8 +64,9 @@ class Again(Job):
 
     def keys(self, version: DatasetVersion) -> Keys:
         """By the release's files; its training, and what came of it before compression, have none."""
-        encode = content_key("encode", code_key(), version.digest, self.bundle.manifest)
-        compress = content_key("compress", encode, self.recipe.compression, self.recipe.evaluation, self.recipe.serving, this_machine())
+        recipe, manifest = self.recipe, self.bundle.manifest
+        encode = encode_key(manifest, version)
+        compress = content_key("compress", encode, manifest, recipe.compression, recipe.evaluation, recipe.serving, this_machine())
         return Keys(
             encode,
             train="",
@@ -92,16 +93,6 @@ class Again(Job):
             _log.warning("going on without the trained weights: %s", error.what)
             return None
 
-    def require(self, version: DatasetVersion) -> None:
-        """Raises DataError unless this is the dataset that the release was trained on."""
-        wanted = self.bundle.manifest.lineage.dataset
-        if version.digest != wanted.digest:
-            commit = self.bundle.manifest.lineage.git_commit
-            raise DataError(
-                f"{self.parent} was trained on {wanted.name} {wanted.digest[:8]}, the workspace has {version.digest[:8]}",
-                f"check out {commit[:8] if commit else 'the commit'} for dvc.lock and data/{wanted.name}.yaml, or train anew with maasflow run",
-            )
-
 
 @step(timeout=6 * 3600)
 def encode(job: Again, version: DatasetVersion) -> Done[EncodeResult]:
@@ -125,7 +116,7 @@ def compression(model: str, settings: list[str] | None = None, *, workspace: Pat
     quiet_libraries()
     job = Again.of(model, tuple(settings or ()), root=workspace)
     version = steps.data(job)
-    job.require(version)
+    require_dataset(job.bundle.manifest, job.parent, version)
     trained = job.trained(version)
     run = steps.begin(job, version)
     with ended(run):

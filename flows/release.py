@@ -1,27 +1,57 @@
 """Releases by hand."""
 
 import shutil
+from datetime import UTC, datetime
 
 from tasks.core.errors import GateError
+from tasks.core.imports import quick_imports
+from tasks.core.predictor import this_place
 from tasks.core.workspace import Workspace
 from tasks.deploy import deploy
+from tasks.places import FAILED, is_measured, tag_of
 from tasks.promote import promote
-from tasks.tracking import KEY, Tracking
+from tasks.tracking import KEY, Release, Tracking
 
 
-def promote_version(name: str, version: str) -> str:
-    """Make a version champion and bring it to the served folder; what happened, in a line.
+def promote_version(name: str, version: str, *, unmeasured: bool = False) -> str:
+    """Make a version champion and bring it to the served folder; what happened, in a line or two.
 
-    Raises RegistryError for an unknown version, GateError for one that never passed maasflow's gates.
+    Raises RegistryError for an unknown version, GateError for one that never passed maasflow's gates, and as `hold_here` does.
     """
     workspace = Workspace.current()
     tracking = Tracking.of(workspace)
     release = tracking.version(name, version)
     if KEY not in release.tags:
         raise GateError(f"{name} version {version} was not registered by maasflow, so no gate has seen it", "release it with maasflow run")
+    told = hold_here(workspace, tracking, release, unmeasured=unmeasured)
     result = promote(tracking, release)
     deploy(tracking, workspace.served)
-    return f"{name} version {version} is champion, after {f'version {result.previous}' if result.previous else 'none'}"
+    done = f"{name} version {version} is champion, after {f'version {result.previous}' if result.previous else 'none'}"
+    return f"{done}\n{told}" if told else done
+
+
+def hold_here(workspace: Workspace, tracking: Tracking, release: Release, *, unmeasured: bool = False) -> str:
+    """See that a release keeps its recipe's limits on this machine, by measuring it again where that is not known; what to tell, if anything.
+
+    With `unmeasured` it is only noted that it is not known. Raises GateError where a figure is beyond its limit here, DataError where
+    the rows to measure it with cannot be had.
+    """
+    manifest = tracking.manifest(release.name, release.version)
+    here = this_place(manifest.threads, manifest.device)
+    if is_measured(release, manifest, here):
+        return ""
+    words = f"{release.name} version {release.version}"
+    why = f"{words} was measured on another machine (here: {here.unlike(manifest.variant().place)})"
+    if not unmeasured:
+        with quick_imports():
+            from flows.measuring import measure_again
+
+        return measure_again(workspace, tracking, release, manifest, why)
+    if (known := release.tags.get(tag_of(here), "")).startswith(FAILED):
+        raise GateError(f"{words} was measured on this machine and {known}", "without --unmeasured it is measured once more")
+    moment = datetime.now(UTC).isoformat(timespec="seconds")
+    tracking.tag(release.name, release.version, {tag_of(here): f"not measured, as was asked for; {here}; {moment}"})
+    return f"not measured here: {why}"
 
 
 def clean_stages() -> str:

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 from flows.ahead import take_up
 from flows.job import Base, Job
+from flows.release import hold_here
 from flows.searched import log_search
 from flows.step import step
 from tasks import versioning
@@ -247,16 +248,20 @@ def register(
     return result
 
 
-@step(timeout=10 * _MINUTES, retries=1)
+@step(timeout=1 * _HOURS, retries=1)
 def promote(job: Job, registered: RegisterResult) -> str:
-    """Make the release champion where the recipe says that no review is wanted; the alias that it bears."""
+    """Make the release champion where the recipe says that no review is wanted; the alias that it bears.
+
+    Raises GateError where it was measured elsewhere and does not keep its limits on this machine.
+    """
     with job.timed("promote") as figure:
         if job.recipe.release.approval == "review":
             figure.append("waits for review as challenger")
             return CHALLENGER
         release = job.tracking.version(registered.name, registered.version)
+        told = hold_here(job.workspace, job.tracking, release)
         result = promote_stage(job.tracking, release)
-        figure.append(f"champion, after {f'version {result.previous}' if result.previous else 'none'}")
+        figure.append(f"champion, after {f'version {result.previous}' if result.previous else 'none'}{f'; {told}' if told else ''}")
         return CHAMPION
 
 

@@ -112,6 +112,7 @@ def compress(
     (out / SCORES).mkdir()
     for name, found in search.made.items():
         found.scores["test"].save(out / SCORES / f"{name}.npz")
+    # As they were measured, which the export before may not have known of.
     served = {"threads": recipe.serving.threads, "device": recipe.serving.device}
     Bundle(folder, source.manifest.replace(variants=variants, chosen=best.name, **served)).write()
     write_findings(picture, out)
@@ -162,41 +163,46 @@ def _difference(recipe: Recipe, found: Scores, fp32: Scores) -> Interval:
     return paired_difference(found, fp32, recipe.evaluation.metric, recipe.evaluation.bootstrap, recipe.training.seed)
 
 
-def _candidate(recipe: Recipe, variant: Variant, fp32: Variant) -> Candidate:
+def against_limits(recipe: Recipe, variant: Variant, fp32: Variant) -> dict[str, tuple[float | None, float, str]]:
+    """By the name of each limit: the limit, what a variant reaches, and what that is."""
     metric, limits = recipe.evaluation.metric, recipe.compression.limits
     found, reference = variant.measurements, fp32.measurements
     assert found is not None
-    assert found.load_ms is not None
     assert found.memory_mb is not None
-    assert found.test_difference is not None
-    assert found.invariance is not None
     assert reference is not None
     lost = drop(metric, found.metrics["validation"][metric], reference.metrics["validation"][metric])
-    ratio, latency = variant.bytes / fp32.bytes, found.latency_ms["1"]
-    checks = (
-        (limits.metric_drop, lost, f"validation {metric} drop"),
-        (limits.latency_ms, latency.p50, "median ms for one row"),
-        (limits.size_ratio, ratio, "size beside fp32"),
-        (limits.memory_mb, found.memory_mb, "MB of memory"),
-    )
+    return {
+        "metric_drop": (limits.metric_drop, lost, f"validation {metric} drop"),
+        "latency_ms": (limits.latency_ms, found.latency_ms["1"].p50, "median ms for one row"),
+        "size_ratio": (limits.size_ratio, variant.bytes / fp32.bytes, "size beside fp32"),
+        "memory_mb": (limits.memory_mb, found.memory_mb, "MB of memory"),
+    }
+
+
+def _candidate(recipe: Recipe, variant: Variant, fp32: Variant) -> Candidate:
+    metric, found, checks = recipe.evaluation.metric, variant.measurements, against_limits(recipe, variant, fp32)
+    assert found is not None
+    assert found.load_ms is not None
+    assert found.test_difference is not None
+    assert found.invariance is not None
     return Candidate(
         name=variant.name,
         bytes=variant.bytes,
-        size_ratio=ratio,
+        size_ratio=checks["size_ratio"][1],
         batch=variant.batch,
         load_ms=found.load_ms,
-        memory_mb=found.memory_mb,
-        latency_ms=latency.p50,
-        p99_ms=latency.p99,
+        memory_mb=checks["memory_mb"][1],
+        latency_ms=checks["latency_ms"][1],
+        p99_ms=found.latency_ms["1"].p99,
         rows_per_second=ROWS * 1e3 / found.latency_ms[str(ROWS)].p50,
         validation=found.metrics["validation"][metric],
-        validation_drop=lost,
+        validation_drop=checks["metric_drop"][1],
         test=found.metrics["test"][metric],
         test_difference=found.test_difference,
         agreement=found.agreement,
         calibration_error=found.metrics["test"].get("calibration_error"),
         invariance=found.invariance,
         misses=tuple(
-            Miss(what=what, value=value, limit=limit) for limit, value, what in checks if limit is not None and not value <= limit
+            Miss(what=what, value=value, limit=limit) for limit, value, what in checks.values() if limit is not None and not value <= limit
         ),
     )

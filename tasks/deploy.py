@@ -11,16 +11,19 @@ import sys
 import threading
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
 
 from tasks.core.bundle import Bundle
 from tasks.core.config import Config
-from tasks.core.errors import BundleError, MaasflowError, explain
+from tasks.core.errors import BundleError, MaasflowError, RegistryError, explain
+from tasks.core.predictor import this_place
 from tasks.core.served import POINTER, pointed_at
 from tasks.core.stages import replace_folder, write_text
 from tasks.core.workspace import Workspace
+from tasks.places import is_measured
 from tasks.tracking import KEY, Tracking
 
 _KEPT = 2
@@ -95,6 +98,20 @@ def _bring(tracking: Tracking, name: str, version: str, model: Path) -> None:
     previous = pointed_at(model)
     write_text(model / POINTER, json.dumps({"version": version}))
     _prune(model, [version, *([previous] if previous else [])])
+    with suppress(RegistryError):
+        # Served all the same: whoever moved the alias in MLflow's page was not asked, and the registry is to be followed.
+        _remark_on_figures(tracking, name, version, target)
+
+
+def _remark_on_figures(tracking: Tracking, name: str, version: str, folder: Path) -> None:
+    """Say where nobody knows how the version fares on this machine: its int8 may answer otherwise here, and in another time."""
+    manifest = Bundle.open(folder, verify=False).manifest
+    here = this_place(manifest.threads, manifest.device)
+    if not is_measured(tracking.version(name, version), manifest, here):
+        _log.warning(
+            "%s version %s is served, but its figures are of another machine (here: %s); to take them again: maasflow promote %s %s",
+            *(name, version, here.unlike(manifest.variant().place), name, version),
+        )
 
 
 def _is_whole(folder: Path) -> bool:

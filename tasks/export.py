@@ -15,7 +15,7 @@ from tasks.core.dataset import Dataset
 from tasks.core.encoded import Encoded, EncodedSplit
 from tasks.core.errors import MaasflowError
 from tasks.core.language import Run, first_state, next_name
-from tasks.core.predictor import open_session, run_session
+from tasks.core.predictor import open_session, run_session, this_place
 from tasks.core.recipe import Recipe
 from tasks.core.stages import StageResult, link_file
 from tasks.core.transforms import Tensors, TensorSpec
@@ -75,6 +75,7 @@ def export(
         threads=recipe.serving.threads,
         device=recipe.serving.device,
         parity=parity,
+        parity_place=this_place(),
         recipe=recipe.model_dump(mode="json"),
         lineage=Lineage(dataset=version),
     )

@@ -20,16 +20,19 @@ from tasks.export import BUNDLE
 from tasks.gates import GATES, Champion, Evidence, Verdict
 
 
-class GateResult(StageResult):
-    """Every gate's verdict; the release goes on only if all passed."""
+class Judged(StageResult):
+    """Verdicts, all of which a release must pass to go on."""
 
     verdicts: tuple[Verdict, ...]
-    champion: str | None
-    """The version that the release was compared with."""
 
     @property
     def passed(self) -> bool:
-        return all(verdict.passed for verdict in self.verdicts)
+        return not self.failed
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """The gates that did not pass."""
+        return tuple(verdict.gate for verdict in self.verdicts if not verdict.passed)
 
     def table(self) -> str:
         """The verdicts for a person to read."""
@@ -50,10 +53,16 @@ class GateResult(StageResult):
         rows = [f"| {cells} |" for cells in (" | ".join(row) for row in self._rows())]
         return "\n".join([rows[0], "|" + " --- |" * 6, *rows[1:]])
 
+
+class GateResult(Judged):
+    """Every gate's verdict."""
+
+    champion: str | None
+    """The version that the release was compared with."""
+
     def require(self) -> None:
         """Raises GateError unless every gate passed."""
-        failed = [verdict.gate for verdict in self.verdicts if not verdict.passed]
-        if failed:
+        if failed := self.failed:
             raise GateError(
                 f"{len(failed)} of {len(self.verdicts)} gates failed ({', '.join(failed)}); nothing was registered\n{self.table()}",
                 "train a better model, or change or drop the gate under 'gates' in the recipe; the MLflow run keeps all that was measured",

@@ -1,15 +1,15 @@
-"""A registered release as what another search for a variant begins from."""
+"""A registered release as what is taken up again: to search for another variant of it, or to measure it elsewhere."""
 
 from pathlib import Path
 from typing import Any, Final
 
 from tasks.compression import standard
-from tasks.core.bundle import Bundle, TrainedWeights
+from tasks.core.bundle import Bundle, DatasetVersion, Manifest, TrainedWeights
 from tasks.core.config import Origin, override
-from tasks.core.errors import BundleError, ConfigError, RegistryError
+from tasks.core.errors import BundleError, ConfigError, DataError, RegistryError
 from tasks.core.file_digests import sha256
 from tasks.core.recipe import Recipe
-from tasks.core.stages import StageResult, replace_folder
+from tasks.core.stages import StageResult, code_key, content_key, replace_folder
 from tasks.export import BUNDLE
 from tasks.tracking import CHAMPION, Release, Tracking
 from tasks.training.loop import WEIGHTS
@@ -102,3 +102,19 @@ def _decides(setting: str, path: str) -> bool:
     """Whether a `--set` gives what is at the path, or a part of it."""
     key = setting.partition("=")[0]
     return f"{key}.".startswith(f"{path}.") or f"{path}.".startswith(f"{key}.")
+
+
+def require_dataset(manifest: Manifest, release: str, version: DatasetVersion) -> None:
+    """Raises DataError unless this is the dataset that the release, which is named in words, was trained on."""
+    wanted = manifest.lineage.dataset
+    if version.digest != wanted.digest:
+        commit = manifest.lineage.git_commit
+        raise DataError(
+            f"{release} was trained on {wanted.name} {wanted.digest[:8]}, the workspace has {version.digest[:8]}",
+            f"check out {commit[:8] if commit else 'the commit'} for dvc.lock and data/{wanted.name}.yaml, or train anew with maasflow run",
+        )
+
+
+def encode_key(manifest: Manifest, version: DatasetVersion) -> str:
+    """Everything on which the splits depend, as the release's own transform encodes them."""
+    return content_key("encode", code_key(), version.digest, manifest.transform, list(manifest.columns))

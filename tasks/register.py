@@ -113,6 +113,4 @@ def _machine(bundle: Bundle) -> str:
     found = bundle.manifest.variant().measurements
     if found is None:
         return "not measured"
-    machine = f"{found.machine.processor}, {found.machine.cores} cores"
-    runtime = found.runtime
-    return f"{machine}, {runtime.threads} used by ONNX Runtime {runtime.onnxruntime}, {runtime.provider}" if runtime else machine
+    return str(found.place or found.machine)

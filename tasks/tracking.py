@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from filelock import FileLock
@@ -26,7 +27,7 @@ from mlflow.store.artifact.runs_artifact_repo import RunsArtifactRepository
 from requests.exceptions import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
-from tasks.core.bundle import DatasetVersion
+from tasks.core.bundle import Bundle, DatasetVersion, Manifest
 from tasks.core.errors import RegistryError, explain
 from tasks.core.workspace import Workspace
 
@@ -180,6 +181,14 @@ class Tracking:
         """Download a version's bundle into the folder; where in it the bundle lies. Raises RegistryError where it is not there."""
         with self.reachable():
             return self._fetch(self.client.get_model_version_download_uri(name, version), folder)
+
+    def manifest(self, name: str, version: str) -> Manifest:
+        """What a version's bundle says of itself, without a download of its models. Raises RegistryError, BundleError."""
+        with TemporaryDirectory() as folder:
+            with self.reachable():
+                uri = self.client.get_model_version_download_uri(name, version)
+                self._fetch(f"{uri}/bundle.json", Path(folder))
+            return Bundle.open(Path(folder), verify=False).manifest
 
     def fetch_artifact(self, run: str, path: str, folder: Path) -> Path:
         """Download a run's artifact into the folder; where in it the file lies. Raises RegistryError where it is not there."""

@@ -44,13 +44,10 @@ class Made:
     """A variant, run as it will be served."""
 
     path: Path
+    batch: Batch
     scores: dict[SplitName, Scores]
     invariance: Invariance
     memory_mb: float
-
-    @property
-    def batch(self) -> Batch:
-        return "any" if self.invariance.holds else "one"
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ class Workshop:
         key = content_key(self._key(chain), serving.threads, device_for(serving.device), bins)
         done = self.store.run("answers", key, _Asked, lambda out: self._ask(chain.name if chain else "fp32", path, out))
         scores = {split: load_scores(done.folder / f"{split}.npz") for split in _MEASURED}
-        return Made(path, scores, done.result.invariance, done.result.memory_mb)
+        return Made(path, done.result.invariance.batch, scores, done.result.invariance, done.result.memory_mb)
 
     def open(self, path: Path) -> Session:
         """A session of a variant's file, as the server opens it."""
@@ -113,21 +110,29 @@ class Workshop:
         return self.store.run(_STAGE, content_key("prepared", self._model), _Written, work).folder / "prepared.onnx"
 
     def _ask(self, name: str, path: Path, out: Path) -> _Asked:
-        """A variant on the validation and the test split. Raises MaasflowError where an answer is not finite."""
+        found = self.ask(name, path)
+        for split, scores in found.scores.items():
+            scores.save(out / f"{split}.npz")
+        return _Asked(invariance=found.invariance, memory_mb=found.memory_mb)
+
+    def ask(self, name: str, path: Path, batch: Batch | None = None) -> Made:
+        """A variant on the validation and the test split, run as `batch` says or, without, as its rows turn out to allow.
+
+        Raises MaasflowError where an answer is not finite.
+        """
         recipe, encoded, state = self.subject.recipe, self.subject.encoded, self.manifest.state_inputs
         session = self.open(path)
         invariance = check_invariance(run_session(session), encoded.split("validation"), state)
-        batch: Batch = "any" if invariance.holds else "one"
+        batch = batch or invariance.batch
         run = run_session(session, batch)
-        for split in _MEASURED:
-            scores = score_split(run, encoded.split(split), state, recipe.evaluation.calibration_bins)
-            if lost := scores.unanswered:
-                raise MaasflowError(f"{name} has no finite answer for {len(lost)} of {len(scores)} {split} rows")
-            scores.save(out / f"{split}.npz")
+        scores = {split: score_split(run, encoded.split(split), state, recipe.evaluation.calibration_bins) for split in _MEASURED}
+        for split, found in scores.items():
+            if lost := found.unanswered:
+                raise MaasflowError(f"{name} has no finite answer for {len(lost)} of {len(found)} {split} rows")
         request = requests(encoded.split("test"), state, ROWS)(0)
         calls = rows_alone(request) if batch == "one" else [request]
         memory = session_memory(path, recipe.serving.threads, calls, recipe.serving.device)
-        return _Asked(invariance=invariance, memory_mb=memory)
+        return Made(path, batch, scores, invariance, memory)
 
 
 def prepare_model(source: Path, target: Path) -> None:

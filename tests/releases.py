@@ -14,11 +14,41 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
+import onnx
 
-from tasks.core.bundle import Bundle
+from tasks.core.bundle import Bundle, describe_variant
+from tasks.core.machine import Machine
 from tasks.export import BUNDLE
 from tasks.tracking import BUNDLE_PATH, CHAMPION, Release, Tracking
 from tests.tiny import Stages
+
+ANOTHER = Machine(system="Linux riscv64", processor="Another Processor", instructions=(), cores=3)
+
+
+def as_from_elsewhere(folder: Path) -> Bundle:
+    """Write into a bundle that its variants were measured on a machine that is not this one."""
+    bundle = Bundle.open(folder)
+    variants = [
+        variant.model_copy(update={"measurements": variant.measurements.model_copy(update={"machine": ANOTHER})})
+        for variant in bundle.manifest.variants
+        if variant.measurements
+    ]
+    return Bundle(folder, bundle.manifest.replace(variants=tuple(variants))).write()
+
+
+def spoil(folder: Path) -> None:
+    """Give a bundle's chosen variant, under a right digest, a model whose logits have the other sign: it answers otherwise than it was measured."""
+    bundle = Bundle.open(folder)
+    chosen = bundle.manifest.variant()
+    model = onnx.load(bundle.file())
+    for node in model.graph.node:
+        node.output[:] = ["spoilt" if name == "logits" else name for name in node.output]
+    model.graph.node.append(onnx.helper.make_node("Neg", ["spoilt"], ["logits"]))
+    bundle.file().unlink()
+    onnx.save(model, bundle.file())
+    spoilt = describe_variant(folder, chosen.name, chosen.measurements, chosen.batch)
+    variants = tuple(spoilt if variant.name == chosen.name else variant for variant in bundle.manifest.variants)
+    Bundle(folder, bundle.manifest.replace(variants=variants)).write()
 
 
 def add_release(tracking: Tracking, stages: Stages, name: str = "points", key: str = "k") -> Release:

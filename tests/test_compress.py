@@ -12,6 +12,7 @@ from tasks.core.bundle import Bundle, Invariance
 from tasks.core.errors import ConfigError
 from tasks.core.machine import this_machine
 from tasks.core.metrics import Interval, Scored, paired_difference
+from tasks.core.predictor import this_place
 from tasks.core.recipe import Objective
 from tasks.core.scoring import load_scores
 from tasks.export import BUNDLE
@@ -61,6 +62,14 @@ def test_every_variant_is_in_the_bundle_measured_and_whole(stages: Stages) -> No
         assert set(found.metrics) == {"validation", "test"}
         assert set(found.latency_ms) == {"1", "32"}
         assert all(0 < latency.p50 <= latency.p99 for latency in found.latency_ms.values())
+
+
+def test_it_is_served_with_the_threads_that_it_was_measured_with(stages: Stages, tmp_path: Path) -> None:
+    wanted = recipe(serving={"threads": 2}, compression={"compressors": []})
+    compress(wanted, stages.encoded, stages.folder("exported"), tmp_path)
+    found = Bundle.open(tmp_path / BUNDLE).manifest
+    assert found.threads == 2
+    assert found.variant().place == this_place(2)
 
 
 def kept(stages: Stages, variant: str) -> Scored:

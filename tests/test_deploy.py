@@ -18,11 +18,13 @@ import pytest
 from tasks import deploy as module
 from tasks.core.bundle import Bundle
 from tasks.core.errors import RegistryError
+from tasks.core.predictor import this_place
 from tasks.core.served import POINTER, pointed_at
 from tasks.deploy import deploy, follow
+from tasks.places import PASSED, tag_of
 from tasks.tracking import CHAMPION, Tracking
 from tests.conftest import REPOSITORY
-from tests.releases import add_champion, flip_a_byte, stored
+from tests.releases import add_champion, as_from_elsewhere, flip_a_byte, stored
 from tests.tiny import Stages
 
 
@@ -111,6 +113,32 @@ def make_broken(kind: str, tracking: Tracking, stages: Stages, name: str) -> Non
             (folder / "bundle.json").write_text('{"format": 99}')
         case _:
             tracking.client.delete_model_version_tag(name, release.version, "maasflow.key")
+
+
+def remarks(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [message for message in caplog.messages if "its figures are of another machine" in message]
+
+
+def test_figures_of_another_machine_are_remarked_on_once_and_served(
+    tracking: Tracking, stages: Stages, served: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    as_from_elsewhere(stored(tracking, add_champion(tracking, stages)))
+    assert deploy(tracking, served).served == {"points": "1"}
+    deploy(tracking, served)
+    (remark,) = remarks(caplog)
+    assert remark.startswith("points version 1 is served, but ")
+    assert "not Another Processor" in remark
+    assert remark.endswith("to take them again: maasflow promote points 1")
+
+
+def test_figures_of_this_machine_need_no_remark_whether_of_the_bundle_or_taken_again(
+    tracking: Tracking, stages: Stages, served: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    as_from_elsewhere(stored(tracking, add_champion(tracking, stages)))
+    tracking.tag("points", "1", {tag_of(this_place(1)): f"{PASSED}: as was measured"})
+    add_champion(tracking, stages, "others")
+    assert deploy(tracking, served).served == {"points": "1", "others": "1"}
+    assert remarks(caplog) == []
 
 
 BROKEN = {

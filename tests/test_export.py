@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from tasks.core.bundle import Bundle
 from tasks.core.errors import MaasflowError
-from tasks.core.predictor import Predictor
+from tasks.core.predictor import Predictor, this_place
 from tasks.export import BUNDLE, largest_difference, write_onnx
 from tasks.train import load
 from tests.tiny import LABELS, TABLE, VERSION, Stages
@@ -36,6 +36,7 @@ def tampered(stages: Stages, path: Path, value: float) -> float:
 def test_parity_is_small_and_written_down(stages: Stages) -> None:
     assert 0 <= stages.export.parity < 1e-4
     assert bundle(stages).manifest.parity == stages.export.parity
+    assert bundle(stages).manifest.parity_place == this_place()
 
 
 def test_a_changed_weight_shows_in_the_parity(stages: Stages, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tasks.core.config import Config
 from tasks.core.dataset import Column, Task
 from tasks.core.errors import BundleError, ConfigError
 from tasks.core.file_digests import sha256
-from tasks.core.machine import Device, Machine, Runtime
+from tasks.core.machine import Device, Machine, Place, Runtime
 from tasks.core.metrics import Interval
 from tasks.core.stages import write_text
 from tasks.core.transforms import TensorSpec, Transform
@@ -50,6 +50,11 @@ class Invariance(Config):
     def holds(self) -> bool:
         return self.changed == 0 and self.difference <= self.tolerance
 
+    @property
+    def batch(self) -> Batch:
+        """How such a model may be run."""
+        return "any" if self.holds else "one"
+
 
 class Measurements(Config):
     """What a variant reached on `machine`, run as it is served: one row at a time where its `batch` says so.
@@ -71,6 +76,11 @@ class Measurements(Config):
     machine: Machine
     runtime: Runtime | None = None
 
+    @property
+    def place(self) -> Place | None:
+        """Where it was measured; None where only a part of that was written down."""
+        return Place(machine=self.machine, runtime=self.runtime) if self.runtime else None
+
 
 class Variant(Config):
     """One ONNX model."""
@@ -84,6 +94,11 @@ class Variant(Config):
     """Files beside it that hold weights, by their SHA-256."""
     batch: Batch = "any"
     measurements: Measurements | None = None
+
+    @property
+    def place(self) -> Place | None:
+        """Where it was measured, if that is known."""
+        return self.measurements.place if self.measurements else None
 
     @property
     def files(self) -> dict[str, str]:
@@ -145,6 +160,8 @@ class Manifest(Config):
     device: Device = "cpu"
     parity: float
     """The largest difference between torch's and fp32 ONNX's outputs over real test rows."""
+    parity_place: Place | None = None
+    """Where that was taken."""
     recipe: dict[str, Any]
     lineage: Lineage
 

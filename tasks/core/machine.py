@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from tasks.core.config import Config
+from tasks.core.stages import content_key
 
 _INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "avx_vnni", "asimddp", "i8mm")
 
@@ -25,6 +26,9 @@ class Machine(Config):
     cuda: str | None = None
     """The name of the first CUDA device, where there is one."""
 
+    def __str__(self) -> str:
+        return f"{self.processor}, {self.cores} cores"
+
 
 class Runtime(Config):
     """What ran a model on a machine."""
@@ -37,6 +41,28 @@ class Runtime(Config):
     """Its version."""
 
 
+class Place(Config):
+    """A machine, and what runs models on it: figures that were taken in equal places can be held against each other."""
+
+    machine: Machine
+    runtime: Runtime
+
+    def __str__(self) -> str:
+        return f"{self.machine}, {self.runtime.threads} used by ONNX Runtime {self.runtime.onnxruntime}, {self.runtime.provider}"
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits that name it."""
+        return content_key(self)[:12]
+
+    def unlike(self, other: "Place | None") -> str:
+        """In what it differs from another place, in words, as in "cores 2, not 8"; of an unknown one, that it is unknown."""
+        if other is None:
+            return "which is not known"
+        here, there = (_shown(place.machine) | _shown(place.runtime) for place in (self, other))
+        return "; ".join(f"{name} {here[name]}, not {there[name]}" for name in here if here[name] != there[name])
+
+
 def usable_cores() -> int:
     """Cores that this process may use: its affinity, within the control group's quota where one is set."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -45,6 +71,10 @@ def usable_cores() -> int:
     except (OSError, ValueError):
         return cores
     return cores if quota == "max" else max(1, min(cores, -(-int(quota) // int(period))))
+
+
+def _shown(part: Config) -> dict[str, str]:
+    return {name: (" ".join(value) or "none") if isinstance(value, tuple) else str(value) for name, value in part}
 
 
 @cache

@@ -11,12 +11,14 @@ import numpy.typing as npt
 
 from tasks.core.bound import Session
 from tasks.core.bundle import Batch, Bundle
+from tasks.core.cuda import PROVIDER as CUDA
 from tasks.core.cuda import open_cuda
 from tasks.core.errors import BundleError, InputError
 from tasks.core.language import Run
-from tasks.core.machine import Device, Runtime, device_for, usable_cores
+from tasks.core.machine import Device, Place, Runtime, device_for, this_machine, usable_cores
 from tasks.core.transforms import Tensors, TensorSpec
 
+_CPU: Final = "CPUExecutionProvider"
 _TOKENS: Final = 2**14
 """The most tokens in one call: attention takes memory for each pair of a row's, and would take all there is for many rows."""
 
@@ -111,7 +113,7 @@ def open_session(path: Path, threads: int = 0, device: Device = "cpu", inputs: S
     if device_for(device) == "cuda":
         return open_cuda(path, options, inputs)
     try:
-        session: Session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session: Session = ort.InferenceSession(str(path), options, providers=[_CPU])
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise BundleError(f"ONNX Runtime cannot load {path}: {why}", "export the model again") from error
@@ -127,6 +129,17 @@ def runtime_of(session: Session) -> Runtime:
         provider=session.get_providers()[0],
         onnxruntime=ort.__version__,
     )
+
+
+def this_place(threads: int = 0, device: Device = "cpu") -> Place:
+    """This machine, and what would run a model on it: where the figures of a session that `open_session` makes are from."""
+    # Read once, at the first import, as above.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime as ort  # noqa: PLC0415 - after the line above
+
+    provider = CUDA if device_for(device) == "cuda" else _CPU
+    runtime = Runtime(threads=threads or usable_cores(), provider=provider, onnxruntime=ort.__version__)
+    return Place(machine=this_machine(), runtime=runtime)
 
 
 def run_session(session: Session, batch: Batch = "any") -> Run:

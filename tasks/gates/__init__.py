@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tasks.core.bundle import Measurements, Variant
 from tasks.core.catalog import Catalog
@@ -55,6 +56,9 @@ class Verdict(Config):
 
 class Gate(Config):
     """Options of one gate, and its judgement."""
+
+    by_machine: ClassVar[bool] = False
+    """Whether it judges what another machine changes, so that a release that comes from one is held against it again."""
 
     @abstractmethod
     def check(self, evidence: Evidence) -> Verdict:

@@ -1,6 +1,6 @@
 """Fast enough on this machine."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -10,6 +10,7 @@ from tasks.gates import Evidence, Gate, Verdict
 class LatencyLimit(Gate):
     """The chosen variant's median latency for one row is at most `maximum_ms` milliseconds."""
 
+    by_machine: ClassVar[bool] = True
     maximum_ms: Annotated[float, Field(gt=0)]
 
     def check(self, evidence: Evidence) -> Verdict:

@@ -1,7 +1,7 @@
 """A ceiling over a metric of what ships that is better the lower it is."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,7 @@ from tasks.gates import Evidence, Gate, Verdict
 class MetricCeiling(Gate):
     """The chosen variant's metric on the test split is at most `maximum`."""
 
+    by_machine: ClassVar[bool] = True
     metric: Literal["log_loss", "calibration_error", "nats", "bits", "perplexity"]
     maximum: Annotated[float, Field(ge=0)]
 

@@ -1,6 +1,6 @@
 """Compression costs no more than this."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -11,6 +11,7 @@ from tasks.gates import Evidence, Gate, Verdict
 class MetricDrop(Gate):
     """On the test split the chosen variant is worse than fp32 in the headline metric by at most `maximum`."""
 
+    by_machine: ClassVar[bool] = True
     maximum: Annotated[float, Field(ge=0)] = 0.01
 
     def check(self, evidence: Evidence) -> Verdict:

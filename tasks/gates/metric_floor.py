@@ -1,7 +1,7 @@
 """A floor under a metric of what ships."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,7 @@ from tasks.gates import Evidence, Gate, Verdict
 class MetricFloor(Gate):
     """The chosen variant's metric on the test split is at least `minimum`."""
 
+    by_machine: ClassVar[bool] = True
     metric: Literal["accuracy", "balanced_accuracy", "macro_f1"] = "accuracy"
     minimum: Annotated[float, Field(ge=0, le=1)]
 

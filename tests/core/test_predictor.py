@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from tasks.core.bundle import Bundle
 from tasks.core.errors import BundleError, InputError
-from tasks.core.predictor import Predictor, open_session, probabilities, rows_alone, run_session, runtime_of
+from tasks.core.predictor import Predictor, open_session, probabilities, rows_alone, run_session, runtime_of, this_place
 from tests.core.conftest import BIAS, LABELS, WEIGHTS
 from tests.texts import write_classifier
 
@@ -75,6 +75,7 @@ def test_a_row_alone_is_without_the_padding_after_its_last_token() -> None:
 
 def test_a_session_tells_what_runs_it(bundle: Bundle) -> None:
     found = runtime_of(open_session(bundle.file(), 3))
+    assert this_place(3).runtime == found
     assert (found.threads, found.provider) == (3, "CPUExecutionProvider")
     assert found.onnxruntime
 
