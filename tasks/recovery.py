@@ -132,6 +132,10 @@ class Trained:
             }
         )
         torch.manual_seed(training.seed)
+        for module in self.module.modules():
+            # What is left has too few weights to learn the rows by heart, and its teacher's features come without noise.
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
         on = accelerator(training)
         heard = self._distillation(training, on)
         original = teacher.module.to(on.device).eval()

@@ -19,6 +19,8 @@ COMPRESSORS: Final[Chains] = (
 """None takes training: a minute or two for all of them on a BERT of six layers."""
 
 FALLBACK: Final[Chains] = tuple(
-    (trained, {"kind": last}) for trained in ({"kind": "distill"}, {"kind": "prune"}) for last in ("int8_rows", "int4_weights")
+    (trained, {"kind": last})
+    for trained in ({"kind": "distill"}, {"kind": "prune", "heads": 0.5, "neurons": 0.67, "units": 0.25})
+    for last in ("int8_rows", "int8_weights", "int4_weights")
 )
 """Where none of those is within the limits: what takes training, made smaller still."""
