@@ -62,7 +62,8 @@ class Int8Static(Compressor):
             )
         graph = Graph.read(source)
         split_attention(graph)
-        plain_gemm(graph)
+        if not _convolutional(graph):
+            plain_gemm(graph)
         if self.embeddings:
             split_embedding(graph)
         tables = quantize_tables(graph, 8, self.smallest) if self.embeddings else 0
@@ -140,9 +141,13 @@ def _quantizable(graph: Graph, smallest: int) -> list[str]:
     """Names of the nodes to quantise: large products, and in a convolutional net all that lies between convolutions."""
     nodes = graph.model.graph.node
     products = [node.name for node in nodes if node.op_type in _PRODUCTS and graph.matrix(node.input[1], smallest) is not None]
-    if not any(node.op_type == "Conv" for node in nodes):
+    if not _convolutional(graph):
         return products
     return [node.name for node in nodes if node.op_type in _IMAGES and (node.op_type not in _PRODUCTS or node.name in products)]
+
+
+def _convolutional(graph: Graph) -> bool:
+    return any(node.op_type == "Conv" for node in graph.model.graph.node)
 
 
 def _activations(graph: Graph, chosen: set[str], batches: Iterator[Tensors]) -> Iterator[dict[str, Array]]:

@@ -39,6 +39,8 @@ ROUNDS, WARM_UP = 40, 3
 INT8 = [{"kind": kind} for kind in ("int8_rows", "int8_dynamic")] + [{"kind": "int8_static", "method": "percentile"}]
 SMALL = [{"kind": kind} for kind in ("graph", "int8_dynamic", "int8_rows", "int8_static", "int8_weights", "int4_weights")]
 
+PRUNE = {"kind": "prune", "heads": 0.55, "neurons": 0.68, "epochs": 14, "learning_rate": 2e-4}
+
 
 @dataclass(frozen=True)
 class Bar:
@@ -74,7 +76,8 @@ class Budget:
 
 def smaller(name: str, drop: float = 0.005) -> Budget:
     """Smaller, and not slower than fp32 ONNX."""
-    return Budget(name, {"compressors": SMALL, "objective": "latency"}, (Bar("best variant", 1.0, 0.999, drop, "fp32"),))
+    compression = {"compressors": SMALL, "objective": "latency", "limits": {"size_ratio": 0.99}}
+    return Budget(name, compression, (Bar("best variant", 1.0, 0.999, drop, "fp32"),))
 
 
 def on_cuda(name: str, rows: int) -> Budget:
@@ -88,20 +91,20 @@ BUDGETS = (
     Budget(
         "sst2-bert",
         {
-            "compressors": [
-                [{"kind": "distill", "layers": 3, "epochs": 8}, {"kind": "int8_rows"}],
-                [{"kind": "distill", "layers": 3, "epochs": 8}, {"kind": "int4_weights"}],
-                [{"kind": "prune", "neurons": 0.6, "layers": 0.34, "epochs": 6}, {"kind": "int8_rows"}],
-            ],
+            "compressors": [[PRUNE, {"kind": "int8_static", "method": "percentile"}], [PRUNE, {"kind": "int8_rows"}]],
             "objective": "throughput",
-            "limits": {"metric_drop": 0.015},
+            "limits": {"metric_drop": 0.015, "size_ratio": 0.18},
         },
         (Bar("pruned or distilled", 5.0, 0.18, 0.015),),
         rows=8,
     ),
     Budget(
         "mnist-resnet",
-        {"compressors": [{"kind": "int8_static", "method": method} for method in ("minmax", "percentile")], "objective": "throughput"},
+        {
+            "compressors": [{"kind": "int8_static", "method": method} for method in ("minmax", "percentile")],
+            "objective": "throughput",
+            "limits": {"size_ratio": 0.27},
+        },
         (Bar("static int8", 2.5, 0.27, 0.003),),
     ),
     smaller("imdb-gpt2"),
