@@ -1,5 +1,6 @@
 """What a search for variants leaves in MLflow and in Prefect's run, whether it found one or none."""
 
+import re
 from pathlib import Path
 
 from prefect.artifacts import create_markdown_artifact
@@ -24,5 +25,5 @@ def log_search(job: Job, run: Run, found: Found, folder: Path) -> None:
     for name in FINDINGS:
         run.artifact(folder / name, "compression")
     # Prefect takes small letters, digits and dashes.
-    key = "".join(character if character.isalnum() else "-" for character in f"{job.name}-variants")
+    key = re.sub("[^a-z0-9]+", "-", f"{job.name}-variants".lower()).strip("-")
     create_markdown_artifact(markdown(found), key=key, description=f"The variants of {job.name}; the picture is in MLflow's run {run.id}.")
