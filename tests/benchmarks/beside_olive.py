@@ -27,6 +27,7 @@ from tasks.core.metrics import drop
 from tasks.core.predictor import open_session, run_session
 from tasks.core.recipe import Recipe
 from tasks.core.scoring import score_split
+from tests.benchmarks.turns import take_turns
 
 VERSIONS = (
     "olive-ai==0.13.0",
@@ -41,7 +42,7 @@ VERSIONS = (
 )
 CALIBRATION = 512
 """Training rows that Olive is given, as many as maasflow's own calibration takes."""
-SESSIONS, ROUNDS, WARM_UP, DRAWS = 8, 25, 3, 2000
+SESSIONS, ROUNDS, DRAWS = 6, 6, 2000
 """Of one file, one session may take half as long again as another, by how its threads come to lie on the cores: the best of several counts."""
 
 Seconds = npt.NDArray[np.float64]
@@ -141,21 +142,13 @@ def olive_contenders(recipe: Recipe, encoded: Encoded, files: Mapping[str, Path]
         yield Contender(f"Olive's {name}", path, "any", drop(metric, value, fp32))
 
 
-def take_turns(contenders: Sequence[Contender], torch: Run, request: Requests, threads: int) -> dict[str, Seconds]:
-    """Seconds for a request by name. All answer each, in another order every time: what runs after a large model finds a cold cache."""
-    order = np.random.default_rng(0)
+def best_times(contenders: Sequence[Contender], torch: Run, request: Requests, threads: int) -> dict[str, Seconds]:
+    """Seconds for a request by name, of each session."""
     medians: dict[str, list[float]] = {"torch": [], **{each.name: [] for each in contenders}}
     for _ in range(SESSIONS):
         runs = {"torch": torch, **{each.name: each.open(threads) for each in contenders}}
-        taken: dict[str, list[float]] = {name: [] for name in runs}
-        for number in range(ROUNDS + WARM_UP):
-            tensors = request(number)
-            for name in order.permutation(list(runs)).tolist():
-                start = time.perf_counter()
-                runs[name](tensors)
-                taken[name].append(time.perf_counter() - start)
-        for name, seconds in taken.items():
-            medians[name].append(float(np.median(seconds[WARM_UP:])))
+        for name, seconds in take_turns(runs, request, ROUNDS).items():
+            medians[name].append(float(np.median(seconds)))
     return {name: np.array(found) for name, found in medians.items()}
 
 
@@ -189,7 +182,7 @@ def compared(
     name: str, encoded: Encoded, ours: Sequence[Contender], theirs: Sequence[Contender], torch: Run, sizes: Sequence[int], threads: int
 ) -> bool:
     """Print the times of all for requests of each size; whether none of Olive's is ahead in any."""
-    taken = {size: take_turns((*ours, *theirs), torch, requests(encoded.split("test"), (), size), threads) for size in sizes}
+    taken = {size: best_times((*ours, *theirs), torch, requests(encoded.split("test"), (), size), threads) for size in sizes}
     print(table(taken, (*ours, *theirs)), flush=True)
     closest = {size: pairs(ours, theirs, found)[0] for size, found in taken.items()}
     holds = [verdict(name, size, pair, taken[size], len(theirs)) for size, pair in closest.items()]

@@ -34,8 +34,9 @@ from tasks.plan import Plan
 from tasks.train import load
 from tasks.training.forward import run_module
 from tests.benchmarks.beside_olive import beside_olive, environment
+from tests.benchmarks.turns import take_turns
 
-ROUNDS, WARM_UP = 40, 3
+ROUNDS = 12
 INT8 = [{"kind": kind} for kind in ("int8_rows", "int8_dynamic")] + [{"kind": "int8_static", "method": "percentile"}]
 SMALL = [{"kind": kind} for kind in ("graph", "int8_dynamic", "int8_rows", "int8_static", "int8_weights", "int4_weights")]
 
@@ -168,14 +169,7 @@ def speeds(recipe: Recipe, encoded: Encoded, weights: Path, bundle: Bundle, rows
         session = open_session(bundle.file(variant.name), threads, manifest.device, manifest.inputs)
         runs[variant.name] = run_session(session, variant.batch)
     request = requests(encoded.split("test"), manifest.state_inputs, rows)
-    taken: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(ROUNDS + WARM_UP):
-        tensors = request(number)
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run(tensors)
-            if number >= WARM_UP:
-                taken[name].append(time.perf_counter() - start)
+    taken = take_turns(runs, request, ROUNDS)
     return {name: rows / float(np.median(seconds)) for name, seconds in taken.items()}
 
 
