@@ -37,7 +37,12 @@ from tests.benchmarks.beside_olive import beside_olive, environment
 from tests.benchmarks.turns import take_turns
 
 ROUNDS = 12
-INT8 = [{"kind": kind} for kind in ("int8_rows", "int8_dynamic")] + [{"kind": "int8_static", "method": "percentile"}]
+INT8 = [
+    {"kind": "int8_rows"},
+    {"kind": "int8_dynamic"},
+    {"kind": "int8_dynamic", "per_channel": False},
+    {"kind": "int8_static", "method": "percentile"},
+]
 SMALL = [{"kind": kind} for kind in ("graph", "int8_dynamic", "int8_rows", "int8_static", "int8_weights", "int4_weights")]
 
 PRUNE = {"kind": "prune", "heads": 0.55, "neurons": 0.68, "epochs": 14, "learning_rate": 2e-4}
