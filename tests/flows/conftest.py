@@ -92,11 +92,22 @@ def ready(built: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(built, tmp_path / "workspace", symlinks=True))
 
 
-@pytest.fixture(scope="session")
-def released(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace with one finished run of the recipe `small`, for tests that only look."""
-    folder = Path(shutil.copytree(built, tmp_path_factory.mktemp("released") / "workspace", symlinks=True))
+def release_small(built: Path, folder: Path) -> Path:
+    """A copy of a workspace with one finished run of the recipe `small`, whose release is champion; `out.txt` is what it printed."""
+    shutil.copytree(built, folder, symlinks=True)
     done = maasflow(folder, "run", "small")
     assert done.code == 0, done.err
     (folder / "out.txt").write_text(done.out)
     return folder
+
+
+@pytest.fixture(scope="session")
+def released(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with one release, for tests that only look."""
+    return release_small(built, tmp_path_factory.mktemp("released") / "workspace")
+
+
+@pytest.fixture(scope="module")
+def own_release(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for the tests of one file, which may change it."""
+    return release_small(built, tmp_path_factory.mktemp("own") / "workspace")

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import sqlite3
 from pathlib import Path
 
@@ -18,32 +17,23 @@ WIDER = "compression.compressors=[{kind: graph}, [{kind: prune, neurons: 0.75, e
 
 
 @pytest.fixture(scope="module")
-def released(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace of this file's own with one release."""
-    folder = Path(shutil.copytree(built, tmp_path_factory.mktemp("compress") / "workspace", symlinks=True))
-    done = maasflow(folder, "run", "small")
-    assert done.code == 0, done.err
-    return folder
-
-
-@pytest.fixture(scope="module")
-def again(released: Path) -> str:
+def again(own_release: Path) -> str:
     """Where no stage of the training is left, as on another machine with the same registry."""
-    assert maasflow(released, "clean").code == 0
-    done = maasflow(released, "compress", "small", "--set", WIDER, "--set", "compression.limits.metric_drop=0.9", "--set", "gates=[]")
+    assert maasflow(own_release, "clean").code == 0
+    done = maasflow(own_release, "compress", "small", "--set", WIDER, "--set", "compression.limits.metric_drop=0.9", "--set", "gates=[]")
     assert done.code == 0, done.err
     return done.out
 
 
-def test_it_registers_a_challenger_that_names_its_parent_and_says_why(again: str, released: Path) -> None:
+def test_it_registers_a_challenger_that_names_its_parent_and_says_why(again: str, own_release: Path) -> None:
     assert "(challenger), from small version 1" in again
     assert "→  prune.int8_weights" in again
     assert "chosen   prune.int8_weights, the best by size within the limits" in again
-    client = MlflowClient(f"sqlite:///{released / 'mlruns' / 'mlflow.db'}")
+    client = MlflowClient(f"sqlite:///{own_release / 'mlruns' / 'mlflow.db'}")
     version = client.get_model_version_by_alias("small", "challenger")
     assert version.tags["parent"] == "small version 1"
     assert client.get_model_version_by_alias("small", "champion").tags["variant"] != "prune.int8_weights"
-    store = f"sqlite:///{released / 'mlruns' / 'mlflow.db'}"
+    store = f"sqlite:///{own_release / 'mlruns' / 'mlflow.db'}"
     file = download_artifacts(run_id=version.run_id, artifact_path="bundle/bundle.json", tracking_uri=store)
     manifest = json.loads(Path(file).read_text())
     assert manifest["lineage"]["parent"] == "small version 1"
@@ -66,10 +56,10 @@ def test_it_registers_a_challenger_that_names_its_parent_and_says_why(again: str
         (["small", "--set", "compression.compressors=[{kind: int9}]"], "unknown compressor 'int9'"),
     ],
 )
-def test_what_cannot_be_is_told_in_a_line_and_registers_nothing(arguments: list[str], told: str, released: Path) -> None:
-    client = MlflowClient(f"sqlite:///{released / 'mlruns' / 'mlflow.db'}")
+def test_what_cannot_be_is_told_in_a_line_and_registers_nothing(arguments: list[str], told: str, own_release: Path) -> None:
+    client = MlflowClient(f"sqlite:///{own_release / 'mlruns' / 'mlflow.db'}")
     before = len(client.search_model_versions("name='small'"))
-    done = maasflow(released, "compress", *arguments)
+    done = maasflow(own_release, "compress", *arguments)
     assert done.code == 1
     assert told in done.err
     assert "Traceback" not in done.err
@@ -77,10 +67,10 @@ def test_what_cannot_be_is_told_in_a_line_and_registers_nothing(arguments: list[
 
 
 @pytest.mark.parametrize("command", ["run", "compress"])
-def test_where_nothing_is_within_the_limits_all_that_was_found_is_printed_and_kept(command: str, released: Path) -> None:
-    client = MlflowClient(f"sqlite:///{released / 'mlruns' / 'mlflow.db'}")
+def test_where_nothing_is_within_the_limits_all_that_was_found_is_printed_and_kept(command: str, own_release: Path) -> None:
+    client = MlflowClient(f"sqlite:///{own_release / 'mlruns' / 'mlflow.db'}")
     before = len(client.search_model_versions("name='small'"))
-    done = maasflow(released, command, "small", "--set", "compression.limits.size_ratio=0.001")
+    done = maasflow(own_release, command, "small", "--set", "compression.limits.size_ratio=0.001")
     assert done.code == 1
     assert "error: infeasible; the nearest is " in done.err
     assert "size beside fp32 1 is over 0.001" in done.err
@@ -91,8 +81,8 @@ def test_where_nothing_is_within_the_limits_all_that_was_found_is_printed_and_ke
     assert len(client.search_model_versions("name='small'")) == before
 
 
-def test_the_table_is_in_prefects_run(again: str, released: Path) -> None:
-    with sqlite3.connect(released / ".maasflow" / "prefect" / "prefect.db") as store:
+def test_the_table_is_in_prefects_run(again: str, own_release: Path) -> None:
+    with sqlite3.connect(own_release / ".maasflow" / "prefect" / "prefect.db") as store:
         (table,) = store.execute("select data from artifact where key = 'small-variants' order by created desc limit 1").fetchone()
     assert "| variant | kB |" in json.loads(table)
     assert "prune.int8_weights" in again

@@ -24,17 +24,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def here(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A workspace of this file's own with one release, which is champion and was measured here."""
-    folder = Path(shutil.copytree(built, tmp_path_factory.mktemp("promote") / "workspace", symlinks=True))
-    done = maasflow(folder, "run", "small")
-    assert done.code == 0, done.err
-    return folder
-
-
-@pytest.fixture(scope="module")
-def tracking(here: Path) -> Tracking:
-    return Tracking.of(Workspace(here))
+def tracking(own_release: Path) -> Tracking:
+    return Tracking.of(Workspace(own_release))
 
 
 @pytest.fixture
@@ -71,10 +62,10 @@ def champion(tracking: Tracking) -> str:
 
 
 def test_on_another_machine_it_is_measured_again_recorded_and_promoted_and_not_a_second_time(
-    here: Path, tracking: Tracking, add_elsewhere: AddElsewhere, tmp_path: Path
+    own_release: Path, tracking: Tracking, add_elsewhere: AddElsewhere, tmp_path: Path
 ) -> None:
     release = add_elsewhere()
-    done = maasflow(here, "promote", "small", release.version)
+    done = maasflow(own_release, "promote", "small", release.version)
     assert done.code == 0, done.err
     said, told = done.out.splitlines()
     assert said == f"small version {release.version} is champion, after version 1"
@@ -84,23 +75,23 @@ def test_on_another_machine_it_is_measured_again_recorded_and_promoted_and_not_a
     record = tracking.client.download_artifacts(release.run, f"machines/{place.fingerprint}.json", str(tmp_path))
     assert RemeasureResult.parse(json.loads(Path(record).read_text())).passed
     assert tracking.version("small", release.version).tags[tag_of(place)].startswith("passed: ")
-    assert maasflow(here, "promote", "small", "1").out == f"small version 1 is champion, after version {release.version}\n"
-    again = maasflow(here, "promote", "small", release.version)
+    assert maasflow(own_release, "promote", "small", "1").out == f"small version 1 is champion, after version {release.version}\n"
+    again = maasflow(own_release, "promote", "small", release.version)
     assert (again.out, again.err) == (f"{said}\n", "")
 
 
-def test_on_the_machine_it_is_from_nothing_is_measured_nor_imported_for_it(here: Path, first: Release) -> None:
+def test_on_the_machine_it_is_from_nothing_is_measured_nor_imported_for_it(own_release: Path, first: Release) -> None:
     told = "import atexit; atexit.register(lambda: print(sorted({'torch', 'prefect', 'onnx', 'tasks.remeasure'} & set(sys.modules))))"
-    done = patched(here, told, "promote", "small", first.version)
+    done = patched(own_release, told, "promote", "small", first.version)
     assert done.code == 0, done.err
     assert re.fullmatch(r"small version 1 is champion, after .*\n\[\]\n", done.out)
 
 
 def test_what_does_not_keep_its_limits_here_is_not_promoted_and_no_flag_helps(
-    here: Path, tracking: Tracking, add_elsewhere: AddElsewhere
+    own_release: Path, tracking: Tracking, add_elsewhere: AddElsewhere
 ) -> None:
     release = add_elsewhere(spoil)
-    done = maasflow(here, "promote", "small", release.version)
+    done = maasflow(own_release, "promote", "small", release.version)
     assert done.code == 1
     said = rf"small version {release.version} fails \d of 3 checks on this machine \((batch, )?metric_drop, limits\.metric_drop\); nothing was promoted"
     assert re.search(said, done.err), done.err
@@ -108,7 +99,7 @@ def test_what_does_not_keep_its_limits_here_is_not_promoted_and_no_flag_helps(
     assert f"maasflow compress small@{release.version}" in done.err
     assert "Traceback" not in done.err
     assert tracking.version("small", release.version).tags[tag_of(this_place())].startswith("failed (")
-    refused = maasflow(here, "promote", "small", release.version, "--unmeasured")
+    refused = maasflow(own_release, "promote", "small", release.version, "--unmeasured")
     assert refused.code == 1
     assert "was measured on this machine and failed (" in refused.err
     assert champion(tracking) == "1"
@@ -134,18 +125,18 @@ def _of_dataset(**changes: str) -> Callable[[Path], None]:
     ],
 )
 def test_without_its_rows_it_says_what_to_do_and_goes_on_only_when_told_to(
-    change: Callable[[Path], None], why: str, here: Path, tracking: Tracking, add_elsewhere: AddElsewhere
+    change: Callable[[Path], None], why: str, own_release: Path, tracking: Tracking, add_elsewhere: AddElsewhere
 ) -> None:
     release = add_elsewhere(change)
-    lock = (here / "dvc.lock").read_text()
-    done = maasflow(here, "promote", "small", release.version)
+    lock = (own_release / "dvc.lock").read_text()
+    done = maasflow(own_release, "promote", "small", release.version)
     assert done.code == 1
     assert "and the rows to measure it here cannot be had: " in done.err
     assert why in done.err
     assert f"or go on without: maasflow promote small {release.version} --unmeasured" in done.err
     assert champion(tracking) == "1"
-    assert (here / "dvc.lock").read_text() == lock
-    unmeasured = maasflow(here, "promote", "small", release.version, "--unmeasured")
+    assert (own_release / "dvc.lock").read_text() == lock
+    unmeasured = maasflow(own_release, "promote", "small", release.version, "--unmeasured")
     assert unmeasured.code == 0, unmeasured.err
     assert "\nnot measured here: " in unmeasured.out
     assert champion(tracking) == release.version
@@ -166,9 +157,9 @@ flows.steps.compress_stage = elsewhere
 
 
 def test_a_promotion_without_review_is_held_to_the_same_with_a_compression_that_claims_another_machine(
-    here: Path, tracking: Tracking
+    own_release: Path, tracking: Tracking
 ) -> None:
-    done = patched(here, _COMPRESSED_ELSEWHERE, "run", "small", "--set", "release.name=auto-small", "--set", "training.seed=3")
+    done = patched(own_release, _COMPRESSED_ELSEWHERE, "run", "small", "--set", "release.name=auto-small", "--set", "training.seed=3")
     assert done.code == 0, done.err
     assert "champion, after none; measured again here: " in done.out
     assert tracking.version("auto-small", "1").tags[tag_of(this_place())].startswith("passed: ")
