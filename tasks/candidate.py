@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from tasks.core.bundle import Batch, Invariance
+from tasks.core.bundle import Batch, Invariance, Parallel
 from tasks.core.config import Config
 from tasks.core.metrics import Interval
 from tasks.core.recipe import Objective
@@ -37,6 +37,8 @@ class Candidate(Config):
     name: str
     batch: Batch
     """`one` where a row's answer depends on its neighbours, so that each is run alone: here and on the server."""
+    parallel: Parallel
+    """What its threads share: each operation, or the rows of a call."""
     bytes: int
     size_ratio: float
     load_ms: float

@@ -64,10 +64,11 @@ COLUMNS: Final = (
 
 
 def remarks(candidate: Candidate) -> str:
-    """The limits that it breaks, and whether it takes one row at a time."""
+    """The limits that it breaks, whether it takes one row at a time, and whether rows have a thread each."""
     found = candidate.invariance
     alone = f"one row at a time (beside others {found.changed:,} of {found.rows:,} labels change, probabilities by up to {found.difference:.2g})"
-    return "; ".join([*map(str, candidate.misses), *([alone] if candidate.batch == "one" else [])])
+    told = [*([alone] if candidate.batch == "one" else []), *(["a thread for each row"] if candidate.parallel == "rows" else [])]
+    return "; ".join([*map(str, candidate.misses), *told])
 
 
 def plain(found: Found) -> str:

@@ -70,7 +70,10 @@ def remeasure(bundle: Bundle, encoded: Encoded) -> RemeasureResult:
     recipe = recipe.model_copy(update={"serving": recipe.serving.model_copy(update=served)})
     # Its store stays empty: what was answered before, on whatever machine, is not asked for.
     workshop = Workshop(Subject(recipe, encoded, len(manifest.labels)), manifest, bundle.file("fp32"), StageStore(bundle.folder))
-    made = {name: workshop.ask(name, bundle.file(name), manifest.variant(name).batch) for name in dict.fromkeys(("fp32", manifest.chosen))}
+    made = {
+        variant.name: workshop.ask(variant.name, bundle.file(variant.name), variant.batch, variant.parallel)
+        for variant in map(manifest.variant, dict.fromkeys(("fp32", manifest.chosen)))
+    }
     variants = {variant.name: variant for variant in measure(workshop, bundle.folder, made)}
     chosen, fp32 = variants[manifest.chosen], variants["fp32"]
     assert chosen.place

@@ -3,9 +3,11 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf
 
 from tasks.compression.chain import Chain
 from tasks.compression.measure import requests, time_variants
+from tasks.core.bundle import Latency, Parallel
 from tasks.core.metrics import drop
 from tasks.core.predictor import run_session
 from tasks.core.recipe import Recipe
@@ -117,17 +119,24 @@ class Search:
         return (limit is None or self._drop(self.made[name]) <= limit) and self._hopeless(costs[name], None) is None
 
     def _ahead(self, chains: list[Chain]) -> list[Chain]:
-        """The better half by the validation metric after a part of the training, where there are more than two."""
-        if len(chains) <= 2:
+        """Those of the better half of the trainings by the validation metric after a part of them, where there are more than two.
+
+        Chains that begin alike share a training, which the best of them stands for: what comes after it is cheap.
+        """
+        if len({chain.training for chain in chains}) <= 2:
             return chains
         drops = {chain.name: self._drop(found) for chain in chains if (found := self._try(chain, _partly(chain, _RUNG)))}
-        ranked = sorted((chain for chain in chains if chain.name in drops), key=lambda chain: drops[chain.name])
-        ahead = ranked[: -(-len(ranked) // 2)]
-        for chain in ranked[len(ahead) :]:
-            self.failed[chain.name] = (
-                f"not trained to the end: after a quarter its validation metric was {drops[chain.name]:.4g} below fp32's, and others were ahead"
-            )
-        return [chain for chain in chains if chain in ahead]
+        least: dict[str, float] = {}
+        for chain in chains:
+            if chain.name in drops:
+                least[chain.training] = min(drops[chain.name], least.get(chain.training, inf))
+        ahead = sorted(least, key=lambda training: least[training])[: -(-len(least) // 2)]
+        for chain in chains:
+            if chain.name in drops and chain.training not in ahead:
+                self.failed[chain.name] = (
+                    f"not trained to the end: after a quarter its validation metric was {drops[chain.name]:.4g} below fp32's, and others were ahead"
+                )
+        return [chain for chain in chains if chain.name in drops and chain.training in ahead]
 
     def _drop(self, found: Made) -> float:
         metric = self.recipe.evaluation.metric
@@ -138,14 +147,22 @@ class Search:
         """What each costs by each objective, taken side by side."""
         workshop = self.workshop
         test, state = workshop.subject.encoded.split("test"), workshop.manifest.state_inputs
-        runs = {name: run_session(workshop.open(found.path), found.batch) for name, found in made.items()}
+        runs = {
+            (name, way): run_session(session, found.batch)
+            for name, found in made.items()
+            for way, session in workshop.sessions(found.path, found.parallel).items()
+        }
         one, many = (time_variants(runs, requests(test, state, rows)) for rows in (1, ROWS))
+
+        def fastest(taken: Mapping[tuple[str, Parallel], Latency], name: str) -> float:
+            return min(latency.p50 for (of, _), latency in taken.items() if of == name)
+
         return {
             name: {
                 "size": self._size(found),
                 "memory": found.memory_mb,
-                "latency": one[name].p50,
-                "throughput": -ROWS * 1e3 / many[name].p50,
+                "latency": fastest(one, name),
+                "throughput": -ROWS * 1e3 / fastest(many, name),
             }
             for name, found in made.items()
         }

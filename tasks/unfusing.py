@@ -100,15 +100,16 @@ def plain_norms(graph: Graph) -> int:
         size = gains.size
         epsilon = attributes(node).get("epsilon", 1e-12 if skip else 1e-5) * size
         axis = graph.shared(_AXIS, "last_axis")
-        names = ("mean", "centred", "squares", "variance", "deviation", "inverse", "normal", "scaled")
-        mean, centred, squares, variance, deviation, inverse, normal, scaled = (graph.name(f"{out}_{each}") for each in names)
+        names = ("mean", "centred", "squares", "total", "variance", "deviation", "inverse", "normal", "scaled")
+        mean, centred, squares, total, variance, deviation, inverse, normal, scaled = (graph.name(f"{out}_{each}") for each in names)
         return [
             *made,
             make_node("ReduceMean", [value, axis], [mean]),
             make_node("Sub", [value, mean], [centred]),
-            # A sum of squares rather than their mean, whose pattern ONNX Runtime would fuse again.
-            make_node("ReduceSumSquare", [centred, axis], [squares]),
-            make_node("Add", [squares, graph.add(np.array(epsilon, np.float32), "epsilon")], [variance]),
+            # The sum rather than the mean, whose pattern ONNX Runtime would fuse again; ReduceSumSquare is not vectorised either.
+            make_node("Mul", [centred, centred], [squares]),
+            make_node("ReduceSum", [squares, axis], [total]),
+            make_node("Add", [total, graph.add(np.array(epsilon, np.float32), "epsilon")], [variance]),
             make_node("Sqrt", [variance], [deviation]),
             make_node("Reciprocal", [deviation], [inverse]),
             make_node("Mul", [centred, inverse], [normal]),

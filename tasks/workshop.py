@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -13,11 +13,11 @@ from tasks.compression.invariance import check_invariance
 from tasks.compression.measure import requests
 from tasks.compression.memory import session_memory
 from tasks.core.bound import Session
-from tasks.core.bundle import Batch, Invariance, Manifest
+from tasks.core.bundle import Batch, Invariance, Manifest, Parallel
 from tasks.core.dataset import SplitName
 from tasks.core.errors import MaasflowError
 from tasks.core.file_digests import sha256
-from tasks.core.machine import device_for
+from tasks.core.machine import device_for, usable_cores
 from tasks.core.predictor import open_session, rows_alone, run_session
 from tasks.core.scoring import Scores, load_scores, score_split
 from tasks.core.stages import StageResult, StageStore, code_key, content_key
@@ -48,6 +48,8 @@ class Made:
     scores: dict[SplitName, Scores]
     invariance: Invariance
     memory_mb: float
+    parallel: Parallel | None = None
+    """What its threads share, where that is settled already."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,18 @@ class Workshop:
         scores = {split: load_scores(done.folder / f"{split}.npz") for split in _MEASURED}
         return Made(path, done.result.invariance.batch, scores, done.result.invariance, done.result.memory_mb)
 
-    def open(self, path: Path) -> Session:
+    def open(self, path: Path, parallel: Parallel = "ops") -> Session:
         """A session of a variant's file, as the server opens it."""
         serving = self.subject.recipe.serving
-        return open_session(path, serving.threads, serving.device, self.manifest.inputs)
+        return open_session(path, serving.threads, serving.device, self.manifest.inputs, parallel)
+
+    def sessions(self, path: Path, parallel: Parallel | None) -> dict[Parallel, Session]:
+        """A variant's file in the way that is given, or in each that may be the fastest."""
+        serving = self.subject.recipe.serving
+        if parallel is None and device_for(serving.device) == "cpu" and (serving.threads or usable_cores()) > 1:
+            return {way: self.open(path, way) for way in get_args(Parallel)}
+        way: Parallel = parallel or "ops"
+        return {way: self.open(path, way)}
 
     def written(self, chain: Chain) -> Path:
         """The file that a chain's steps make, each from what the one before it left."""
@@ -115,7 +125,7 @@ class Workshop:
             scores.save(out / f"{split}.npz")
         return _Asked(invariance=found.invariance, memory_mb=found.memory_mb)
 
-    def ask(self, name: str, path: Path, batch: Batch | None = None) -> Made:
+    def ask(self, name: str, path: Path, batch: Batch | None = None, parallel: Parallel | None = None) -> Made:
         """A variant on the validation and the test split, run as `batch` says or, without, as its rows turn out to allow.
 
         Raises MaasflowError where an answer is not finite.
@@ -132,7 +142,7 @@ class Workshop:
         request = requests(encoded.split("test"), state, ROWS)(0)
         calls = rows_alone(request) if batch == "one" else [request]
         memory = session_memory(path, recipe.serving.threads, calls, recipe.serving.device)
-        return Made(path, batch, scores, invariance, memory)
+        return Made(path, batch, scores, invariance, memory, parallel)
 
 
 def prepare_model(source: Path, target: Path) -> None:

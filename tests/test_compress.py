@@ -32,6 +32,7 @@ def candidate(name: str, **figures: Any) -> Candidate:
         "memory_mb": 10.0,
         "latency_ms": 1.0,
         "p99_ms": 2.0,
+        "parallel": "ops",
         "rows_per_second": 1000.0,
         "validation": 0.9,
         "validation_drop": 0.0,

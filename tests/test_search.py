@@ -87,6 +87,15 @@ def test_of_many_the_better_half_is_trained_to_the_end(stages: Stages, tmp_path:
     assert len(behind) == 2
 
 
+def test_what_begins_with_the_same_training_is_ahead_with_it(stages: Stages, tmp_path: Path) -> None:
+    tails = ({"kind": "int8_weights"}, {"kind": "int8_dynamic"})
+    kinds = [[{"kind": "counted", "neurons": share, "epochs": 4}, tail] for share in (0.2, 0.4, 0.6) for tail in tails]
+    found = searched(stages, tmp_path / "out", compressors=kinds, limits={"metric_drop": None})
+    assert sum(epochs == 4 for _, epochs in TRAINED) == 2
+    assert all(reason.startswith("not trained to the end: after a quarter") for reason in found.failed.values())
+    assert (len(found.failed), len(found.candidates)) == (2, 1 + 4)
+
+
 def test_another_budget_chooses_anew_without_making_anything(stages: Stages, tmp_path: Path) -> None:
     store, kinds = StageStore(tmp_path / "store"), [{"kind": "counted", "epochs": 1}]
     first = searched(stages, tmp_path / "first", store, compressors=kinds, limits={"metric_drop": None})

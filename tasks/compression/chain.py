@@ -6,6 +6,7 @@ from typing import Any
 
 from tasks.compression import COMPRESSORS, Compressor, Subject
 from tasks.core.recipe import Recipe
+from tasks.core.stages import content_key
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,12 @@ class Chain:
     def unfit(self, subject: Subject) -> str | None:
         """Why one of them makes no sense for such a model or on such a machine; None where all do."""
         return next((reason for step in self.steps if (reason := step.compressor.unfit(subject))), None)
+
+    @property
+    def training(self) -> str:
+        """A digest of its steps up to the last that takes training: chains in which it is equal train once."""
+        taught = max((number for number, step in enumerate(self.steps, 1) if step.compressor.taught(0)), default=0)
+        return content_key([(step.kind, step.compressor) for step in self.steps[:taught]])
 
     def taught(self, share: float) -> "Chain | None":
         """The same with so much of its training, from 0 to 1; None where it has none."""

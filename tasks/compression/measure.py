@@ -1,8 +1,9 @@
 """Timing variants side by side on this machine."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from tasks.core.transforms import Tensors, TensorSpec
 
 _WARM_UP, _ROUNDS, _SECONDS, _LOADS = 3, 300, 1.5, 3
 
+Name = TypeVar("Name", bound=Hashable)
 Requests = Callable[[int], Tensors]
 """The input tensors of the request of a number."""
 
@@ -42,12 +44,12 @@ def time_loads(files: Mapping[str, Path], load: Callable[[Path], object]) -> dic
     return {name: float(np.median(ms)) for name, ms in taken.items()}
 
 
-def time_variants(runs: Mapping[str, Run], request: Requests) -> dict[str, Latency]:
+def time_variants(runs: Mapping[Name, Run], request: Requests) -> dict[Name, Latency]:
     """Milliseconds for a request: each is answered by every variant in turn, so that its size and the machine's drift fall on all."""
     for run in runs.values():
         for number in range(_WARM_UP):
             run(request(number))
-    taken: dict[str, list[float]] = {name: [] for name in runs}
+    taken: dict[Name, list[float]] = {name: [] for name in runs}
     end = time.perf_counter() + _SECONDS
     for number in range(_ROUNDS):
         if number >= 10 and time.perf_counter() > end:

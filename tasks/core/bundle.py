@@ -26,6 +26,9 @@ FORMAT: Final = 1
 Batch = Literal["any", "one"]
 """The rows that a model may be given together: `one` where a row's answer depends on its neighbours, or on its padding."""
 
+Parallel = Literal["ops", "rows"]
+"""What the threads of a model share: each operation, or the rows of a call, of which each then has a thread of its own."""
+
 
 class Latency(Config):
     """Milliseconds for one request with a given number of rows."""
@@ -93,6 +96,7 @@ class Variant(Config):
     external: dict[str, str] = {}
     """Files beside it that hold weights, by their SHA-256."""
     batch: Batch = "any"
+    parallel: Parallel = "ops"
     measurements: Measurements | None = None
 
     @property
@@ -238,7 +242,9 @@ class Bundle:
         return self
 
 
-def describe_variant(folder: Path, name: str, measurements: Measurements | None = None, batch: Batch = "any") -> Variant:
+def describe_variant(
+    folder: Path, name: str, measurements: Measurements | None = None, batch: Batch = "any", parallel: Parallel = "ops"
+) -> Variant:
     """The entry for the model `variants/<name>.onnx` of a bundle's folder."""
     path = folder / "variants" / f"{name}.onnx"
     external = sorted(path.parent.glob(f"{path.name}.data*"))
@@ -249,5 +255,6 @@ def describe_variant(folder: Path, name: str, measurements: Measurements | None 
         bytes=sum(file.stat().st_size for file in (path, *external)),
         external={f"variants/{file.name}": sha256(file) for file in external},
         batch=batch,
+        parallel=parallel,
         measurements=measurements,
     )

@@ -1,7 +1,7 @@
 """A bundle's variant in ONNX Runtime: from raw inputs to labels and probabilities."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tasks.core.bound import Session
-from tasks.core.bundle import Batch, Bundle
+from tasks.core.bundle import Batch, Bundle, Parallel
 from tasks.core.cuda import PROVIDER as CUDA
 from tasks.core.cuda import open_cuda
 from tasks.core.errors import BundleError, InputError
+from tasks.core.lanes import Lanes
 from tasks.core.language import Run
 from tasks.core.machine import Device, Place, Runtime, device_for, this_machine, usable_cores
 from tasks.core.transforms import Tensors, TensorSpec
@@ -38,19 +39,25 @@ class Predictor:
         self.manifest = bundle.manifest
         self.variant = bundle.manifest.variant(variant)
         threads = threads if threads is not None else self.manifest.threads
-        self.session = open_session(bundle.file(variant), threads, self.manifest.device, self.manifest.inputs)
+        device, inputs = self.manifest.device, self.manifest.inputs
+        self.session = open_session(bundle.file(variant), threads, device, inputs, self.variant.parallel)
         self.dynamic = any(-1 in spec.shape for spec in bundle.manifest.inputs)
         """Whether the sizes of its inputs, beside the number of rows, differ from call to call."""
         self._check()
 
     def predict(self, instances: Sequence[Any]) -> list[Prediction]:
         """One prediction for each raw instance. Raises InputError."""
-        if not instances:
-            return []
+        return self.predictions(self.logits(self.tensors(instances))) if instances else []
+
+    def tensors(self, instances: Sequence[Any]) -> Tensors:
+        """The model's input tensors for at least one raw instance. Raises InputError."""
         if not self.manifest.labels:
             raise InputError(f"the model '{self.manifest.name}' continues texts, it has no labels to predict")
         transform = self.manifest.transform
-        logits = self.logits(transform.tensors(transform.encode(transform.columns(instances))))
+        return transform.tensors(transform.encode(transform.columns(instances)))
+
+    def predictions(self, logits: npt.NDArray[np.float32]) -> list[Prediction]:
+        """One for each row of [batch, labels]. Raises InputError for one that the model has no finite answer for."""
         for row in unanswered(logits):
             raise InputError(f"item {row}: the model has no finite answer for it")
         rows = probabilities(logits)
@@ -68,7 +75,7 @@ class Predictor:
         Many long rows are run in parts, and each alone where the variant takes no others beside it.
         """
         if self.variant.batch == "one":
-            return _joined(self.session.run(names, row) for row in rows_alone(tensors))
+            return run_alone(self.session, names, tensors)
         if self.dynamic:
             first = next(iter(tensors.values()))
             rows = max(1, _TOKENS // first[0].size)
@@ -95,8 +102,12 @@ class Predictor:
             )
 
 
-def open_session(path: Path, threads: int = 0, device: Device = "cpu", inputs: Sequence[TensorSpec] = ()) -> Session:
+def open_session(
+    path: Path, threads: int = 0, device: Device = "cpu", inputs: Sequence[TensorSpec] = (), parallel: Parallel = "ops"
+) -> Session:
     """An ONNX Runtime session. On a CUDA device the model's `inputs`, where given, say how calls are padded to few sizes.
+
+    `parallel` is what its threads share on the CPU: the rows of a call, or each operation.
 
     Raises BundleError for a file that ONNX Runtime rejects, and MaasflowError where the session does not get the device.
     """
@@ -105,7 +116,9 @@ def open_session(path: Path, threads: int = 0, device: Device = "cpu", inputs: S
     import onnxruntime as ort  # noqa: PLC0415 - after the line above
 
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads or usable_cores()
+    threads = threads or usable_cores()
+    lanes = threads if parallel == "rows" and device_for(device) == "cpu" else 1
+    options.intra_op_num_threads = threads if lanes == 1 else 1
     options.inter_op_num_threads = 1
     # Threads that spin between calls take the cores from everything else on the machine; that sleep within one cost it a third of its speed.
     options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -117,7 +130,7 @@ def open_session(path: Path, threads: int = 0, device: Device = "cpu", inputs: S
     except Exception as error:  # ONNX Runtime's exceptions have no common base
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise BundleError(f"ONNX Runtime cannot load {path}: {why}", "export the model again") from error
-    return session
+    return Lanes(session, lanes) if lanes > 1 else session
 
 
 def runtime_of(session: Session) -> Runtime:
@@ -125,7 +138,7 @@ def runtime_of(session: Session) -> Runtime:
     import onnxruntime as ort  # noqa: PLC0415 - imported with the session already
 
     return Runtime(
-        threads=session.get_session_options().intra_op_num_threads,
+        threads=session.count if isinstance(session, Lanes) else session.get_session_options().intra_op_num_threads,
         provider=session.get_providers()[0],
         onnxruntime=ort.__version__,
     )
@@ -149,10 +162,16 @@ def run_session(session: Session, batch: Batch = "any") -> Run:
     def run(inputs: Tensors) -> Tensors:
         return dict(zip(names, session.run(names, inputs), strict=True))
 
-    def run_alone(inputs: Tensors) -> Tensors:
-        return dict(zip(names, _joined(session.run(names, row) for row in rows_alone(inputs)), strict=True))
+    def each(inputs: Tensors) -> Tensors:
+        return dict(zip(names, run_alone(session, names, inputs), strict=True))
 
-    return run if batch == "any" else run_alone
+    return run if batch == "any" else each
+
+
+def run_alone(session: Session, names: list[str], tensors: Tensors) -> list[npt.NDArray[Any]]:
+    """The named outputs, each [batch, …], every row run in a call of its own."""
+    rows = rows_alone(tensors)
+    return _joined(session.map(names, rows) if isinstance(session, Lanes) else (session.run(names, row) for row in rows))
 
 
 def rows_alone(tensors: Tensors) -> Iterator[Tensors]:
@@ -167,7 +186,7 @@ def rows_alone(tensors: Tensors) -> Iterator[Tensors]:
         yield alone
 
 
-def _joined(calls: Iterator[list[npt.NDArray[Any]]]) -> list[npt.NDArray[Any]]:
+def _joined(calls: Iterable[list[npt.NDArray[Any]]]) -> list[npt.NDArray[Any]]:
     """The outputs of several calls, each as one array."""
     return [np.concatenate(outputs) for outputs in zip(*calls, strict=True)]
 

@@ -12,13 +12,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from tasks.compression.invariance import check_invariance
 from tasks.compression.measure import Requests, requests
-from tasks.core.bundle import Batch, Bundle
+from tasks.core.bundle import Batch, Bundle, Parallel
 from tasks.core.encoded import Encoded
 from tasks.core.errors import MaasflowError
 from tasks.core.language import Run
@@ -57,9 +58,15 @@ class Contender:
     path: Path
     batch: Batch
     drop: float
+    parallel: Parallel = "ops"
+
+    @classmethod
+    def of(cls, name: str, path: Path, batch: Batch, drop: float) -> "list[Contender]":
+        """A model in each way in which its threads may share the work: nothing but the file is held against the other's."""
+        return [cls(f"{name}{' by rows' if way == 'rows' else ''}", path, batch, drop, way) for way in get_args(Parallel)]
 
     def open(self, threads: int) -> Run:
-        return run_session(open_session(self.path, threads), self.batch)
+        return run_session(open_session(self.path, threads, parallel=self.parallel), self.batch)
 
     @property
     def lost(self) -> float:
@@ -123,7 +130,7 @@ def found_variants(recipe: Recipe, bundles: Sequence[Bundle]) -> Iterator[Conten
                 continue
             lost = drop(recipe.evaluation.metric, reached(bundle, variant.name, recipe), reached(bundle, "fp32", recipe))
             name = f"{variant.name}{f' of search {number + 1}' if number else ''}"
-            yield Contender(name, bundle.file(variant.name), variant.batch, lost)
+            yield from Contender.of(name, bundle.file(variant.name), variant.batch, lost)
 
 
 def reached(bundle: Bundle, name: str, recipe: Recipe) -> float:
@@ -139,7 +146,7 @@ def olive_contenders(recipe: Recipe, encoded: Encoded, files: Mapping[str, Path]
     for name, path in files.items():
         run = run_session(open_session(path, threads))
         value = score_split(run, encoded.split("validation"), bins=recipe.evaluation.calibration_bins).metrics()[metric]
-        yield Contender(f"Olive's {name}", path, "any", drop(metric, value, fp32))
+        yield from Contender.of(f"Olive's {name}", path, "any", drop(metric, value, fp32))
 
 
 def best_times(contenders: Sequence[Contender], torch: Run, request: Requests, threads: int) -> dict[str, Seconds]:

@@ -45,7 +45,7 @@ INT8 = [
 ]
 SMALL = [{"kind": kind} for kind in ("graph", "int8_dynamic", "int8_rows", "int8_static", "int8_weights", "int4_weights")]
 
-PRUNE = {"kind": "prune", "heads": 0.55, "neurons": 0.68, "epochs": 14, "learning_rate": 2e-4}
+PRUNE = {"kind": "prune", "heads": 0.55, "neurons": 0.68, "epochs": 18, "learning_rate": 2e-4}
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ BUDGETS = (
     Budget(
         "sst2-bert",
         {
-            "compressors": [[PRUNE, {"kind": "int8_static", "method": "percentile"}], [PRUNE, {"kind": "int8_rows"}]],
+            "compressors": [[PRUNE, kind] for kind in INT8],
             "objective": "throughput",
             "limits": {"metric_drop": 0.015, "size_ratio": 0.18},
         },
@@ -171,7 +171,7 @@ def speeds(recipe: Recipe, encoded: Encoded, weights: Path, bundle: Bundle, rows
     runs = eager(recipe, encoded, weights, bundle)
     threads = recipe.serving.threads or usable_cores()
     for variant in manifest.variants:
-        session = open_session(bundle.file(variant.name), threads, manifest.device, manifest.inputs)
+        session = open_session(bundle.file(variant.name), threads, manifest.device, manifest.inputs, variant.parallel)
         runs[variant.name] = run_session(session, variant.batch)
     request = requests(encoded.split("test"), manifest.state_inputs, rows)
     taken = take_turns(runs, request, ROUNDS)
@@ -190,7 +190,7 @@ def held(budget: Budget, found: CompressResult, rates: dict[str, float], metric:
         print(
             f"{'holds' if holds else 'FAILS':6} {budget.recipe}: {bar.what}: {choice.name} {faster:.2f} × {bar.beside} (at least {bar.faster:g}), "
             f"file {choice.size_ratio:.3f} × (at most {bar.size:g}), test {metric} {drop:+.4f} worse (at most {bar.drop:g}); "
-            f"batches of {budget.rows}{', one row at a time' if choice.batch == 'one' else ''}",
+            f"batches of {budget.rows}{', one row at a time' if choice.batch == 'one' else ''}{', a thread for each row' if choice.parallel == 'rows' else ''}",
             flush=True,
         )
     return reached
