@@ -21,8 +21,13 @@ def main(arguments: list[str] | None = None) -> int:
     for name, what in (
         ("max_body_bytes", "largest request body"),
         ("max_rows", "most instances, or rows of a tensor, in one request"),
+        ("max_waiting", "most rows that wait for one model"),
+        ("max_waiting_bytes", "most bytes of tensors that wait for one model"),
+        ("deadline", "seconds in which a request is answered once it was read"),
         ("max_tokens", "most tokens that one generation may be asked for"),
         ("max_generations", "most generations at once"),
+        ("read", "seconds in which a request must be sent whole"),
+        ("keep_alive", "seconds for which a connection waits for another request"),
         ("watch", "seconds between looks at the pointers"),
         ("drain", "seconds after SIGTERM in which new connections are still answered"),
         ("grace", "seconds after SIGTERM in which requests in flight may finish"),

@@ -2,23 +2,20 @@
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from starlette.requests import Request
-from starlette.responses import Response
-
-from deploy.serving.answers import Answer, Refusal
 from deploy.serving.body import read_object
-from deploy.serving.endpoint import Operation
+from deploy.serving.calls import Answer, Call, Refusal, Stream
 from deploy.serving.generations import OPTIONS, first_piece, read_flag, read_options, refuse_unknown, whole
 from deploy.serving.lookup import named_model
 from deploy.serving.models import Models
+from deploy.serving.routes import Operation
 from deploy.serving.schemas import COMPLETION_TOKENS
 from deploy.serving.settings import Settings
-from deploy.serving.streams import EventStream, event, until_gone
+from deploy.serving.streams import event, event_stream
 from deploy.serving.writers import Writers, generator_of
 from tasks.core.generator import Generation
 
@@ -75,10 +72,10 @@ class Completions:
             )
         ]
 
-    async def complete(self, request: Request) -> Response:
+    async def complete(self, call: Call) -> Answer | Stream:
         """Several prompts are continued one after the other."""
         # A key that is null is one that was not given.
-        values = {key: value for key, value in (await read_object(request, self.settings.max_body_bytes)).items() if value is not None}
+        values = {key: value for key, value in (read_object(call, self.settings.max_body_bytes)).items() if value is not None}
         if type(values.get("model")) is not str:
             raise Refusal(400, "'model' is the name of a model; /v1/models lists them")
         model = named_model(self.models, values["model"])
@@ -89,25 +86,19 @@ class Completions:
         echo, usage = read_flag(values, "echo"), _usage_wanted(values)
         with ExitStack() as held:
             held.enter_context(self.writers.one())
-
-            async def begin() -> tuple[_Completion, AsyncIterator[str], list[str]]:
-                generations = await self.writers.begin(generator, prompts, options)
-                completion = _Completion(model=model.name, prompts=prompts, generations=generations, echo=echo, usage=usage)
-                first, *others = map(self.writers.pieces, generations)
-                if stream:
-                    return completion, first, [await first_piece(first)]
-                return completion, first, [await whole(pieces) for pieces in (first, *others)]
-
-            completion, pieces, texts = await until_gone(request.receive, begin())
+            generations = await self.writers.begin(generator, prompts, options)
+            completion = _Completion(model=model.name, prompts=prompts, generations=generations, echo=echo, usage=usage)
+            first, *others = map(self.writers.pieces, generations)
             if stream:
-                return EventStream(self._events(completion, texts[0], pieces), held.pop_all())
+                return event_stream(self._events(completion, await first_piece(first), first), held.pop_all())
+            texts = [await whole(pieces) for pieces in (first, *others)]
         choices = [
             _choice(index, completion.begun(index) + text, generation.finish_reason)
             for index, (text, generation) in enumerate(zip(texts, completion.generations, strict=True))
         ]
         return Answer(completion.reply(choices, usage=completion.total()))
 
-    async def _events(self, completion: _Completion, text: str, pieces: AsyncIterator[str]) -> AsyncIterator[bytes]:
+    async def _events(self, completion: _Completion, text: str, pieces: AsyncIterator[str]) -> AsyncGenerator[bytes]:
         for index, generation in enumerate(completion.generations):
             if index:
                 text, pieces = "", self.writers.pieces(generation)

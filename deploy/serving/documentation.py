@@ -3,13 +3,10 @@
 from importlib import metadata, resources
 from typing import Final
 
-from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
-
-from deploy.serving.answers import Answer
-from deploy.serving.endpoint import Operation
+from deploy.serving.calls import Answer, Call
 from deploy.serving.models import Models
 from deploy.serving.openapi import openapi_document
+from deploy.serving.routes import Operation
 from deploy.serving.settings import Settings
 
 _HEADERS: Final = {
@@ -40,12 +37,12 @@ class Documentation:
             ),
         ]
 
-    async def document(self, _: Request) -> Answer:
+    async def document(self, _: Call) -> Answer:
         return Answer(openapi_document([*self.others, *self.operations()], self.models.running(), self.version, self.settings))
 
-    async def page(self, _: Request) -> HTMLResponse:
-        return HTMLResponse(self.html, headers=_HEADERS)
+    async def page(self, _: Call) -> Answer:
+        return Answer(self.html, headers=_HEADERS, media_type="text/html; charset=utf-8")
 
 
-async def to_docs(_: Request) -> Response:
-    return RedirectResponse("/docs")
+async def to_docs(_: Call) -> Answer:
+    return Answer(b"", 307, {"location": "/docs"}, "text/plain")

@@ -1,20 +1,17 @@
 """Texts that a language model continues."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import ExitStack
 from typing import Any, Final
 
-from starlette.requests import Request
-from starlette.responses import Response
-
-from deploy.serving.answers import Answer, Refusal
 from deploy.serving.body import read_object
-from deploy.serving.endpoint import Operation
+from deploy.serving.calls import Answer, Call, Refusal, Stream
 from deploy.serving.lookup import find_model
 from deploy.serving.model import Model
 from deploy.serving.models import Models
+from deploy.serving.routes import Operation
 from deploy.serving.settings import Settings
-from deploy.serving.streams import EventStream, event, until_gone
+from deploy.serving.streams import event, event_stream
 from deploy.serving.writers import Writers, generator_of
 from tasks.core.errors import ConfigError, InputError
 from tasks.core.generator import Generation, Options
@@ -44,10 +41,10 @@ class Generations:
             )
         ]
 
-    async def generate(self, request: Request) -> Response:
+    async def generate(self, call: Call) -> Answer | Stream:
         """`{"prompt": text, …options, "stream": false}`."""
-        model = find_model(self.models, request)
-        values = await read_object(request, self.settings.max_body_bytes)
+        model = find_model(self.models, call)
+        values = read_object(call, self.settings.max_body_bytes)
         generator = generator_of(model)
         refuse_unknown(values, ("prompt", *OPTIONS, "stream"))
         prompt, stream = values.get("prompt"), read_flag(values, "stream")
@@ -56,19 +53,17 @@ class Generations:
         options = read_options(values, self.settings.max_tokens, Options().max_tokens)
         with ExitStack() as held:
             held.enter_context(self.writers.one())
-
-            async def begin() -> tuple[Generation, AsyncIterator[str], str]:
-                (generation,) = await self.writers.begin(generator, [prompt], options)
-                pieces = self.writers.pieces(generation)
-                return generation, pieces, await first_piece(pieces) if stream else await whole(pieces)
-
-            generation, pieces, text = await until_gone(request.receive, begin())
+            (generation,) = await self.writers.begin(generator, [prompt], options)
+            pieces = self.writers.pieces(generation)
             if stream:
-                return EventStream(_events(model, generation, text, pieces), held.pop_all())
+                # The first before anything is sent, so that a failure still has a status.
+                first = await first_piece(pieces)
+                return event_stream(_events(model, generation, first, pieces), held.pop_all())
+            text = await whole(pieces)
         return Answer(_reply(model, generation, text))
 
 
-async def _events(model: Model, generation: Generation, first: str, pieces: AsyncIterator[str]) -> AsyncIterator[bytes]:
+async def _events(model: Model, generation: Generation, first: str, pieces: AsyncIterator[str]) -> AsyncGenerator[bytes]:
     if first:
         yield event({"text": first})
     async for piece in pieces:
@@ -82,7 +77,7 @@ def _reply(model: Model, generation: Generation, text: str) -> dict[str, Any]:
 
 
 async def first_piece(pieces: AsyncIterator[str]) -> str:
-    """The first, before which nothing was sent, so that a failure still has a status. Raises Refusal (422)."""
+    """The first of them, or an empty text. Raises Refusal (422)."""
     try:
         return await anext(pieces, "")
     except InputError as error:

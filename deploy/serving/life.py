@@ -1,4 +1,4 @@
-"""Whether the server is starting, serving or draining, and what is in flight."""
+"""Whether the server is starting, serving or draining."""
 
 import time
 from dataclasses import dataclass
@@ -11,8 +11,7 @@ class Life:
     """The state that health, the signal handlers and the end of the process share."""
 
     settings: Settings
-    in_flight: int = 0
-    """Requests that are being read, worked on or answered."""
+    exit_code: int = 0
     _draining_since: float | None = None
 
     @property
@@ -23,9 +22,9 @@ class Life:
         """From now on the server is not ready; `at_once` leaves no time for load balancers to see it."""
         self._draining_since = time.monotonic() - (self.settings.drain if at_once else 0.0)
 
-    def drained(self) -> bool:
-        """Whether the process may end."""
+    def drained(self, *, busy: bool) -> bool:
+        """Whether the process may end, where some connection is `busy` or none."""
         if self._draining_since is None:
             return False
         waited = time.monotonic() - self._draining_since
-        return waited >= self.settings.grace or (self.in_flight == 0 and waited >= self.settings.drain)
+        return waited >= self.settings.grace or (not busy and waited >= self.settings.drain)

@@ -1,16 +1,14 @@
 """From a request's path, or from a name, to the model that answers it."""
 
-from starlette.requests import Request
-
-from deploy.serving.answers import Refusal
+from deploy.serving.calls import Call, Refusal
 from deploy.serving.model import Model
 from deploy.serving.models import Models
 from tasks.core.errors import did_you_mean
 
 
-def find_model(models: Models, request: Request) -> Model:
+def find_model(models: Models, call: Call) -> Model:
     """The model that the path names, in the version that it names if any. Raises Refusal: 404 or 503."""
-    return named_model(models, request.path_params["name"], request.path_params.get("version"))
+    return named_model(models, call.params["name"], call.params.get("version"))
 
 
 def named_model(models: Models, name: str, version: str | None = None) -> Model:

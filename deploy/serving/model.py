@@ -9,19 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-import numpy.typing as npt
-
+from deploy.serving.batcher import Batcher
 from deploy.serving.instances import example_instance
 from deploy.serving.tensors import example_tensors
+from deploy.serving.workers import Workers
 from tasks.core.bundle import Bundle, Manifest
 from tasks.core.errors import BundleError, MaasflowError
 from tasks.core.generator import Generator
 from tasks.core.predictor import Prediction, Predictor
-from tasks.core.transforms import Tensors, TextTransform
+from tasks.core.transforms import TextTransform
 
-# Handing work to a thread and back takes about 0.1 ms, in which the event loop answers two rows of a small model. What
-# takes longer than this would keep the other clients waiting.
-_INLINE_SECONDS: Final = 0.001
+_LITTLE: Final = 4096
+"""Bytes that are read into tensors in less time than a thread would take to be handed them."""
 _WARM_UP: Final = 5
 
 
@@ -36,13 +35,12 @@ class Model:
     name: str
     version: str
     predictor: Predictor
-    row_seconds: float
-    """What one row took when the model was loaded; a row of one token, where rows differ in length."""
+    batcher: Batcher
     generator: Generator | None = None
     """For a language model."""
 
     @classmethod
-    def load(cls, folder: Path, name: str, version: str) -> Self:
+    def load(cls, folder: Path, name: str, version: str, workers: Workers) -> Self:
         """Verify a bundle, load its chosen variant and run it. Takes as long as the bundle is large. Raises LoadError."""
         try:
             bundle = Bundle.open(folder)
@@ -54,7 +52,7 @@ class Model:
         try:
             predictor = Predictor(bundle)
             generator = Generator(predictor) if predictor.manifest.task == "language_modelling" else None
-            return cls(name, version, predictor, _warm(predictor), generator)
+            return cls(name, version, predictor, workers.batcher(predictor, _warm(predictor)), generator)
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             what = f"ONNX Runtime cannot load and run its variant '{bundle.manifest.chosen}'"
             raise LoadError(f"version {version} cannot be served: {what}") from error
@@ -63,21 +61,19 @@ class Model:
     def manifest(self) -> Manifest:
         return self.predictor.manifest
 
-    async def run(self, names: list[str], tensors: Tensors) -> list[npt.NDArray[Any]]:
-        """The named outputs, each [batch, …]. Quick work is done at once, the rest in a thread beside the event loop."""
-        first = next(iter(tensors.values()))
-        rows = first.size if self.predictor.dynamic else len(first)
-        if rows * self.row_seconds < _INLINE_SECONDS:
-            return self.predictor.run(names, tensors)
-        return await asyncio.to_thread(self.predictor.run, names, tensors)
-
-    async def predict(self, instances: Sequence[Any]) -> list[Prediction]:
-        """One prediction for each raw instance; in a thread, as an image takes long to decode. Raises InputError."""
-        return await asyncio.to_thread(self.predictor.predict, instances)
+    async def predict(self, instances: Sequence[Any], size: int, deadline: float) -> list[Prediction]:
+        """One prediction for each raw instance; `size` is that of the request in bytes. Raises InputError and Refusal."""
+        # An image of a few bytes may have millions of pixels.
+        if size < _LITTLE and self.manifest.transform.kind != "image":
+            tensors = self.predictor.tensors(instances)
+        else:
+            tensors = await asyncio.to_thread(self.predictor.tensors, instances)
+        work = await self.batcher.run(tensors, deadline)
+        return self.predictor.predictions(work.outputs["logits"])
 
 
 def _warm(predictor: Predictor) -> float:
-    """Seconds for one short row, the fastest of a few runs. Raises ValueError for an output of the wrong shape."""
+    """Seconds for one row, of one token where rows differ in length, the fastest of a few runs. Raises ValueError for an output of the wrong shape."""
     manifest = predictor.manifest
     if isinstance(manifest.transform, TextTransform):
         # The tokenizer is read when it is first needed.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from deploy.serving.model import LoadError, Model
+from deploy.serving.workers import Workers
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
@@ -35,8 +36,9 @@ class Entry:
 class Models(Mapping[str, Entry]):
     """The served models by name. Read by the event loop while `refresh` runs in a thread: entries are only ever replaced."""
 
-    def __init__(self, served: Path) -> None:
+    def __init__(self, served: Path, workers: Workers) -> None:
         self.served = served
+        self.workers = workers
         self.loaded = False
         """Whether every pointer has been looked at once."""
         self._entries: dict[str, Entry] = {}
@@ -92,7 +94,7 @@ class Models(Mapping[str, Entry]):
             version = self._version(name)
             if old and old.version == version:
                 return Entry(stamp, old)
-            model = Model.load(self.served / name / version, name, version)
+            model = Model.load(self.served / name / version, name, version, self.workers)
         except LoadError as error:
             kept = f"; version {old.version} goes on" if old else ""
             logger.error("%s: %s%s (%s)", name, error.what, kept, error.__cause__ or "look at its folder")  # noqa: TRY400 - the traceback says no more

@@ -4,15 +4,14 @@ import math
 from importlib import metadata
 from typing import Any, Final
 
-from starlette.requests import Request
-
-from deploy.serving.answers import Answer, Refusal
 from deploy.serving.body import read_object
-from deploy.serving.endpoint import Operation
+from deploy.serving.calls import Answer, Call, Refusal
+from deploy.serving.deadline import deadline_of
 from deploy.serving.life import Life
 from deploy.serving.lookup import find_model
 from deploy.serving.model import Model
 from deploy.serving.models import Models
+from deploy.serving.routes import Operation
 from deploy.serving.settings import Settings
 from deploy.serving.tensors import read_tensor
 from tasks.core.transforms import Tensors, TensorSpec
@@ -78,15 +77,15 @@ class OpenInference:
             ),
         ]
 
-    async def server_metadata(self, _: Request) -> Answer:
+    async def server_metadata(self, _: Call) -> Answer:
         """Server Metadata."""
         return Answer({"name": "maasflow", "version": self.version, "extensions": []})
 
-    async def live(self, _: Request) -> Answer:
+    async def live(self, _: Call) -> Answer:
         """Health, server live. True while draining too: a server that is about to end needs no restart."""
         return Answer({"live": True})
 
-    async def ready(self, _: Request) -> Answer:
+    async def ready(self, _: Call) -> Answer:
         """Health, server ready.
 
         The protocol wants every model ready; here one is enough, because a single broken bundle must not take the other
@@ -101,19 +100,19 @@ class OpenInference:
             raise Refusal(503, "; ".join(f"{name}: {problem}" for name, problem in problems.items()) or "no model is served yet")
         return Answer({"ready": True, "problems": problems})
 
-    async def model_ready(self, request: Request) -> Answer:
+    async def model_ready(self, call: Call) -> Answer:
         """Health, model ready."""
         if self.life.draining:
             raise Refusal(503, "the server is shutting down")
-        model = find_model(self.models, request)
+        model = find_model(self.models, call)
         return Answer({"name": model.name, "ready": True})
 
-    async def model_metadata(self, request: Request) -> Answer:
+    async def model_metadata(self, call: Call) -> Answer:
         """Model Metadata. `properties.problem` says why a newer version is not served, where one is not.
 
         `properties.batch` is "one" where the rows of a request are run one at a time.
         """
-        model = find_model(self.models, request)
+        model = find_model(self.models, call)
         variant = model.predictor.variant
         properties = {"variant": variant.name, "batch": variant.batch}
         problem = self.models[model.name].problem if model.name in self.models else ""
@@ -130,22 +129,21 @@ class OpenInference:
             }
         )
 
-    async def infer(self, request: Request) -> Answer:
+    async def infer(self, call: Call) -> Answer:
         """Inference."""
-        model = find_model(self.models, request)
-        values = await read_object(request, self.settings.max_body_bytes)
-        call = values.get("id")
-        if call is not None and type(call) is not str:
-            raise Refusal(400, f"'id' is a text, found {call!r}")
+        model = find_model(self.models, call)
+        values = read_object(call, self.settings.max_body_bytes)
+        identity = values.get("id")
+        if identity is not None and type(identity) is not str:
+            raise Refusal(400, f"'id' is a text, found {identity!r}")
         wanted = _outputs(values, model)
         tensors = self._inputs(values, model)
-        found = await model.run(wanted, tensors)
+        work = await model.batcher.run(tensors, deadline_of(call, self.settings))
         outputs = [
-            {"name": name, "datatype": "FP32", "shape": values.shape, "data": values.ravel()}
-            for name, values in zip(wanted, found, strict=True)
+            {"name": name, "datatype": "FP32", "shape": work.outputs[name].shape, "data": work.outputs[name].ravel()} for name in wanted
         ]
         reply = {"model_name": model.name, "model_version": model.version, "outputs": outputs}
-        return Answer(reply if call is None else {**reply, "id": call})
+        return Answer(reply if identity is None else {**reply, "id": identity})
 
     def _inputs(self, values: dict[str, Any], model: Model) -> Tensors:
         """The tensors of a request by name, checked against the model's inputs and each other. Raises Refusal."""

@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from deploy.serving.endpoint import Operation
 from deploy.serving.instances import example_instance, instance_schema
 from deploy.serving.model import Model
+from deploy.serving.routes import Operation
 from deploy.serving.schemas import SCHEMAS, completion_request, generate_request, predict_request, schema_ref
 from deploy.serving.settings import Settings
 from deploy.serving.tensors import example_tensors

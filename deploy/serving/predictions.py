@@ -2,13 +2,12 @@
 
 from typing import Any
 
-from starlette.requests import Request
-
-from deploy.serving.answers import Answer, Refusal
 from deploy.serving.body import read_object
-from deploy.serving.endpoint import Operation
+from deploy.serving.calls import Answer, Call, Refusal
+from deploy.serving.deadline import deadline_of
 from deploy.serving.lookup import find_model
 from deploy.serving.models import Entry, Models
+from deploy.serving.routes import Operation
 from deploy.serving.settings import Settings
 from tasks.core.errors import InputError
 
@@ -34,10 +33,10 @@ class Predictions:
             Operation(method="GET", path="/v1/models", summary="The models, in words", handler=self.list_models, reply="ModelList"),
         ]
 
-    async def predict(self, request: Request) -> Answer:
+    async def predict(self, call: Call) -> Answer:
         """`{"instances": [raw input, …]}`; one that cannot be used is refused with its index (422)."""
-        model = find_model(self.models, request)
-        values = await read_object(request, self.settings.max_body_bytes)
+        model = find_model(self.models, call)
+        values = read_object(call, self.settings.max_body_bytes)
         if model.generator:
             raise Refusal(400, f"model '{model.name}' continues texts, it predicts no labels: ask /v1/models/{model.name}/generate")
         unknown = values.keys() - {"instances", "parameters"}
@@ -49,7 +48,7 @@ class Predictions:
         if len(instances) > self.settings.max_rows:
             raise Refusal(413, f"{len(instances):,} instances at once, the limit is {self.settings.max_rows:,}: send several requests")
         try:
-            predictions = await model.predict(instances)
+            predictions = await model.predict(instances, len(call.body), deadline_of(call, self.settings))
         except InputError as error:
             raise Refusal(422, error.what) from None
         except RecursionError:
@@ -62,7 +61,7 @@ class Predictions:
             }
         )
 
-    async def list_models(self, _: Request) -> Answer:
+    async def list_models(self, _: Call) -> Answer:
         return Answer({"models": [_described(name, entry) for name, entry in sorted(self.models.items())]})
 
 

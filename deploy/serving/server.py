@@ -2,22 +2,27 @@
 
 import asyncio
 import logging
+import os
 import signal
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from types import FrameType
-from typing import Any
+from typing import Final
 
-import uvicorn
+import uvloop
 
-from deploy.serving.app import make_app
+from deploy.serving.application import Application
+from deploy.serving.connection import Connections
 from deploy.serving.life import Life
 from deploy.serving.models import Models
 from deploy.serving.settings import Settings
+from deploy.serving.workers import Workers
 from tasks.core.errors import MaasflowError
+
+_TICK: Final = 0.1
+_BACKLOG: Final = 2048
+"""Connections that wait to be accepted. Those that come while the models are loaded are not refused."""
 
 logger = logging.getLogger(__name__)
 
@@ -27,56 +32,44 @@ def serve(served: Path, host: str = "127.0.0.1", port: int = 8000, settings: Set
 
     Returns the exit code: 0 after SIGTERM, 130 after Ctrl-C. Raises MaasflowError for an address that cannot be had.
     """
-    settings = settings or Settings()
-    models, life = Models(served), Life(settings)
     listener = _listen(host, port)
-    address = _address(listener)
-
-    @asynccontextmanager
-    async def following(_: Any) -> AsyncIterator[None]:
-        task = asyncio.create_task(_follow(models, settings.watch, address))
-        yield
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-
-    server = _Server(
-        uvicorn.Config(
-            make_app(models, life, settings, following),
-            loop="auto",
-            http="httptools",
-            lifespan="on",
-            access_log=False,
-            log_config=None,
-            log_level="warning",
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=1,
-        ),
-        life,
-    )
-    server.run([listener])
-    return server.exit_code
+    settings = settings or Settings()
+    main = _run(listener, Models(served, Workers(settings)), settings)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
 
 
-class _Server(uvicorn.Server):
-    """Uvicorn that answers on while it drains, where its own would close the door at once."""
+async def _run(listener: socket.socket, models: Models, settings: Settings) -> int:
+    life = Life(settings)
+    connections = Connections(Application(models, life, settings), life, settings)
+    _heed_signals(life)
+    connections.tick()
+    server = await asyncio.get_running_loop().create_server(connections, sock=listener, backlog=_BACKLOG)
+    following = asyncio.create_task(_follow(models, settings.watch, _address(listener)))
+    while not life.drained(busy=connections.busy):
+        await asyncio.sleep(_TICK)
+        connections.tick()
+    server.close()
+    connections.close()
+    following.cancel()
+    with suppress(asyncio.CancelledError):
+        await following
+    return life.exit_code
 
-    def __init__(self, config: uvicorn.Config, life: Life) -> None:
-        super().__init__(config)
-        self.life = life
-        self.exit_code = 0
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - a signal handler's signature
-        if self.life.draining:
-            self.should_exit = self.force_exit = True
-            return
-        interrupted = sig == signal.SIGINT
-        self.exit_code = 128 + sig if interrupted else 0
-        self.life.drain(at_once=interrupted)
+def _heed_signals(life: Life) -> None:
+    """SIGTERM drains, Ctrl-C leaves no time for load balancers; a second signal ends the process at once."""
+    loop = asyncio.get_running_loop()
 
-    async def on_tick(self, counter: int) -> bool:
-        return await super().on_tick(counter) or self.life.drained()
+    def heed(number: signal.Signals) -> None:
+        if life.draining:
+            os._exit(128 + number)
+        interrupted = number == signal.SIGINT
+        life.exit_code = 128 + number if interrupted else 0
+        life.drain(at_once=interrupted)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, heed, number)
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -94,8 +87,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(where)
-        # Connections that come while the models are loaded wait in the queue instead of being refused.
-        listener.listen(2048)
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         raise MaasflowError(

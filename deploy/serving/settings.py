@@ -11,10 +11,20 @@ class Settings:
     """Largest request body; a larger one is answered 413."""
     max_rows: int = 4096
     """Most instances, or rows of a tensor, in one request; more are answered 413."""
+    max_waiting: int = 1024
+    """Most rows that wait for one model, unless one request has more; more are answered 503."""
+    max_waiting_bytes: int = 64 * 2**20
+    """Most bytes of tensors that wait for one model, likewise."""
+    deadline: float = 30.0
+    """In which a request is answered once it was read, else it is answered 504; its header `Request-Timeout` may say less."""
     max_tokens: int = 2048
     """Most tokens that one generation may be asked for; more are answered 400."""
     max_generations: int = 4
     """Most generations at once, each with a thread of its own; one more is answered 503."""
+    read: float = 30.0
+    """In which a request must be sent whole, else it is answered 408."""
+    keep_alive: float = 75.0
+    """For which a connection is kept after an answer, while no other request comes."""
     watch: float = 1.0
     """How often the pointers of the served folder are looked at."""
     drain: float = 0.5

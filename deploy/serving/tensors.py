@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from deploy.serving.answers import Refusal
+from deploy.serving.calls import Refusal
 from tasks.core.transforms import Tensors, TensorSpec
 
 _NUMBERS: Final[dict[str, set[type]]] = {"FP32": {int, float}, "INT64": {int}}

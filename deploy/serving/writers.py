@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final
 
-from deploy.serving.answers import Refusal
+from deploy.serving.calls import Refusal
 from deploy.serving.model import Model
 from tasks.core.errors import InputError
 from tasks.core.generator import Generation, Generator, Options

@@ -7,10 +7,11 @@ import httpx
 import jsonschema
 import pytest
 
-from deploy.serving.app import make_app
+from deploy.serving.application import Application
 from deploy.serving.life import Life
 from deploy.serving.models import Models
 from deploy.serving.settings import Settings
+from deploy.serving.workers import Workers
 
 VERSIONS = {"marks": "1", "moods": "1", "people": "3", "writer": "2"}
 
@@ -81,8 +82,8 @@ def test_each_refusal_is_documented(client: httpx.Client, document: dict[str, An
 
 def test_each_route_is_in_it(document: dict[str, Any], tmp_path: Any) -> None:
     settings = Settings()
-    app: Any = make_app(Models(tmp_path), Life(settings), settings)
-    assert {route.path for route in app.app.routes} - {"/"} == set(document["paths"])
+    application = Application(Models(tmp_path, Workers(settings)), Life(settings), settings)
+    assert set(application.routes.paths) - {"/"} == set(document["paths"])
 
 
 def test_it_names_models_with_labels_and_what_they_take(document: dict[str, Any]) -> None:

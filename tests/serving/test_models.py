@@ -10,9 +10,15 @@ import numpy as np
 import pytest
 
 from deploy.serving.models import Models
+from deploy.serving.settings import Settings
+from deploy.serving.workers import Workers
 from tasks.core.bundle import describe_variant
 from tests.serving.conftest import IMAGE, Served, write_onnx
 from tests.texts import write_language_model
+
+
+def models_of(served: Served) -> Models:
+    return Models(served.folder, Workers(Settings()))
 
 
 def versions(models: Models) -> dict[str, str]:
@@ -57,7 +63,7 @@ def remove_a_label(folder: Path) -> None:
 
 
 def test_pointers_are_followed(served: Served) -> None:
-    models = Models(served.folder)
+    models = models_of(served)
     models.refresh()
     assert (models.loaded, versions(models)) == (True, {})
     served.serve("people", "3")
@@ -93,7 +99,7 @@ def test_pointers_are_followed(served: Served) -> None:
     ],
 )
 def test_a_broken_version_is_told_and_the_old_one_goes_on(served: Served, damage: Callable[[Path], object], says: str) -> None:
-    models = Models(served.folder)
+    models = models_of(served)
     served.serve("people", "3")
     served.serve("others", "1")
     models.refresh()
@@ -111,7 +117,7 @@ def test_a_broken_version_is_told_and_the_old_one_goes_on(served: Served, damage
 
 
 def test_a_text_model_without_its_tokenizer_is_told(served: Served) -> None:
-    models = Models(served.folder)
+    models = models_of(served)
     write_language_model(served.folder / "writer" / "1")
     (served.folder / "writer" / "1" / "tokenizer.json").unlink()
     served.point("writer", "1")
@@ -123,7 +129,7 @@ def test_a_text_model_without_its_tokenizer_is_told(served: Served) -> None:
     "text", ["", "{", "[]", "{}", '"3"', '{"version": 3}', '{"version": "../3"}', '{"version": "/"}', '{"version": ""}', "\x00"]
 )
 def test_an_unreadable_pointer_keeps_what_is_loaded(served: Served, text: str) -> None:
-    models = Models(served.folder)
+    models = models_of(served)
     served.serve("people", "3")
     models.refresh()
     (served.folder / "people" / "current.json").write_text(text)
@@ -133,7 +139,7 @@ def test_an_unreadable_pointer_keeps_what_is_loaded(served: Served, text: str) -
 
 
 def test_a_broken_version_is_not_tried_again_until_its_pointer_is_written_again(served: Served) -> None:
-    models = Models(served.folder)
+    models = models_of(served)
     folder = served.add("people", "3")
     content = (folder / "bundle.json").read_text()
     (folder / "bundle.json").write_text("{")
@@ -148,7 +154,7 @@ def test_a_broken_version_is_not_tried_again_until_its_pointer_is_written_again(
 
 
 def test_strange_names_are_told(served: Served) -> None:
-    models = Models(served.folder)
+    models = models_of(served)
     served.serve("two words", "1")
     served.serve(".hidden", "1")
     (served.folder / "a file").write_text("")
@@ -157,7 +163,7 @@ def test_strange_names_are_told(served: Served) -> None:
 
 
 def test_much_work_runs_beside_the_event_loop_and_agrees(served: Served) -> None:
-    models = Models(served.folder)
+    models = models_of(served)
     served.serve("people", "3")
     models.refresh()
     model = models["people"].model
@@ -165,7 +171,7 @@ def test_much_work_runs_beside_the_event_loop_and_agrees(served: Served) -> None
     rows = np.random.default_rng(0).normal(size=(200_000, 6)).astype(np.float32)
 
     async def both() -> tuple[Any, Any]:
-        return await model.run(["logits"], {"x": rows}), await model.run(["logits"], {"x": rows[:1]})
+        return tuple([(await model.batcher.run({"x": each})).outputs["logits"] for each in (rows, rows[:1])])
 
-    (many,), (one,) = asyncio.run(both())
+    many, one = asyncio.run(both())
     assert many[0] == pytest.approx(one[0])

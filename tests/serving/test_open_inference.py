@@ -135,7 +135,7 @@ def test_a_body_that_is_no_object_is_refused(client: httpx.Client, body: bytes, 
     [
         {"Content-Type": "text/plain"},
         {"Content-Type": "application/x-www-form-urlencoded"},
-        {"Content-Encoding": "gzip"},
+        {"Content-Encoding": "br"},
         {"Inference-Header-Content-Length": "10"},
     ],
 )

@@ -1,0 +1,74 @@
+"""From a call to its answer: the operations, and what stands around each of them."""
+
+import logging
+import time
+from urllib.parse import unquote
+
+import orjson
+
+from deploy.serving.calls import Answer, Call, Refusal, Stream
+from deploy.serving.completions import Completions
+from deploy.serving.documentation import Documentation, to_docs
+from deploy.serving.generations import Generations
+from deploy.serving.life import Life
+from deploy.serving.models import Models
+from deploy.serving.open_inference import OpenInference
+from deploy.serving.predictions import Predictions
+from deploy.serving.routes import Operation, Routes
+from deploy.serving.settings import Settings
+from deploy.serving.writers import Writers
+
+logger = logging.getLogger(__name__)
+
+
+class Application:
+    """Everything that the server answers."""
+
+    def __init__(self, models: Models, life: Life, settings: Settings) -> None:
+        writers = Writers(settings.max_generations)
+        operations = [*OpenInference(models, life, settings).operations(), *Predictions(models, settings).operations()]
+        operations += [*Generations(models, writers, settings).operations(), *Completions(models, writers, settings).operations()]
+        operations += Documentation(models, settings, operations.copy()).operations()
+        root = Operation(method="GET", path="/", summary="To the documentation", handler=to_docs, reply="text/html")
+        self.routes = Routes([*operations, root])
+        self.access_log = settings.access_log
+
+    def admit(self, call: Call) -> None:
+        """Find its operation, once its headers were read. Raises Refusal for what no body can mend."""
+        found = self.routes.find(call.path)
+        if found is None:
+            raise Refusal(404, f"there is no {unquote(call.path)}; /docs lists what there is")
+        operations, call.params = found
+        call.operation = operations.get("GET" if call.method == "HEAD" else call.method)
+        if call.operation is None:
+            allowed = ", ".join([*operations, *(["HEAD"] if "GET" in operations else [])])
+            raise Refusal(405, f"{call.method} is not allowed here, only {allowed}", {"Allow": allowed})
+
+    async def respond(self, call: Call) -> Answer | Stream:
+        """The answer to a call that was read; whatever is raised becomes one."""
+        start = time.perf_counter()
+        answer = call.refusal.answer() if call.refusal else await self._handle(call)
+        if self.access_log:
+            self._log(call, answer.status, time.perf_counter() - start)
+        return answer
+
+    async def _handle(self, call: Call) -> Answer | Stream:
+        assert call.operation
+        try:
+            return await call.operation.handler(call)
+        except Refusal as refusal:
+            return refusal.answer()
+        except Exception:
+            logger.exception("%s %r failed", call.method, unquote(call.path))
+            return Refusal(500, "the server failed on this request; its log says why").answer()
+
+    def _log(self, call: Call, status: int, seconds: float) -> None:
+        """One line of JSON; of a stream, the time until it began."""
+        line = {
+            "client": call.client,
+            "method": call.method,
+            "path": unquote(call.path),
+            "status": status,
+            "ms": round(seconds * 1000, 2),
+        }
+        logger.info(orjson.dumps(line).decode())

@@ -1,0 +1,22 @@
+"""The threads that run models, shared by all of them."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+from deploy.serving.batcher import Batcher
+from deploy.serving.settings import Settings
+from tasks.core.machine import usable_cores
+from tasks.core.predictor import Predictor
+
+
+class Workers:
+    """As many as there are cores: a model whose batches use one thread each has as many lanes, one that uses all has one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.cores = usable_cores()
+        self._threads = ThreadPoolExecutor(self.cores, thread_name_prefix="infer")
+
+    def batcher(self, predictor: Predictor, row_seconds: float) -> Batcher:
+        """For one version of a model, of which a row takes so long."""
+        lanes = max(1, self.cores // (predictor.manifest.threads or self.cores))
+        return Batcher(predictor, row_seconds, lanes, self._threads, self.settings.max_waiting, self.settings.max_waiting_bytes)
