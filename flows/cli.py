@@ -3,6 +3,7 @@
 import gc
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -60,11 +61,57 @@ def compress(model: str, settings: tuple[str, ...]) -> None:
 @click.option(
     "--follow/--no-follow", default=True, show_default=True, help="Follow the registry: serve what becomes champion while this runs."
 )
-def serve(host: str, port: int, follow: bool) -> None:
-    """Serve every model that has a champion."""
+@click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A certificate chain in PEM: speak TLS.")
+@click.option("--tls-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its private key.")
+@click.option("--redis", metavar="URL", help="Where servers share what API keys have left.")
+@click.option("--insecure", is_flag=True, help="Listen on other addresses than this machine's own without API keys.")
+@click.option("--access-log", is_flag=True, help="Log each request as one line of JSON.")
+def serve(host: str, port: int, follow: bool, **settings: Any) -> None:
+    """Serve every model that has a champion.
+
+    From the first API key on (maasflow keys create), every request needs one.
+    """
     from flows.serving import serve_here
 
-    sys.exit(serve_here(host, port, follow=follow))
+    sys.exit(serve_here(host, port, settings, follow=follow))
+
+
+@cli.group()
+def keys() -> None:
+    """API keys: who may ask the server, for what, how often."""
+
+
+@keys.command("create")
+@click.argument("name")
+@click.option("--scope", "scopes", multiple=True, type=click.Choice(["infer", "admin"]), help="What it may do; infer where not given.")
+@click.option("--model", "models", multiple=True, metavar="PATTERN", help="Models that it may ask, as in sst2-*; all where not given.")
+@click.option("--requests", type=click.FloatRange(0, min_open=True), help="Requests a second.")
+@click.option("--units", type=click.FloatRange(0, min_open=True), help="Compute units a second: rows, or tokens of texts.")
+def keys_create(name: str, scopes: tuple[str, ...], models: tuple[str, ...], requests: float | None, units: float | None) -> None:
+    """Make a key for NAME, and print it: this once, as only its digest is kept."""
+    from flows.keys import make_key
+
+    key, secret = make_key(name, scopes, models, requests, units)
+    click.echo(secret)
+    click.echo(f"this is key {key.id} of {name}; it is not kept, so keep it: 'Authorization: Bearer {secret[:12]}…'", err=True)
+
+
+@keys.command("list")
+def keys_list() -> None:
+    """Print all keys, without what makes them work."""
+    from flows.keys import listed_keys
+
+    click.echo(listed_keys())
+
+
+@keys.command("revoke")
+@click.argument("id")
+def keys_revoke(id: str) -> None:  # noqa: A002 - click's name of the argument
+    """Revoke the key ID, also for a server that runs."""
+    from flows.keys import end_key
+
+    key = end_key(id)
+    click.echo(f"key {key.id} of {key.name} is revoked")
 
 
 @cli.command()

@@ -3,18 +3,20 @@
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from deploy.serving.server import serve
+from deploy.serving.settings import Settings
 from tasks.core.workspace import Workspace
 
 
-def serve_here(host: str, port: int, *, follow: bool) -> int:
-    """Serve the workspace's champions until stopped; the exit code."""
+def serve_here(host: str, port: int, settings: Mapping[str, Any], *, follow: bool) -> int:
+    """Serve the workspace's champions until stopped, to those who have one of its API keys where there are any; the exit code."""
     workspace = Workspace.current()
     with _deployer(workspace, wanted=follow):
-        return serve(workspace.served, host, port)
+        return serve(workspace.served, host, port, Settings(keys=workspace.keys, **settings))
 
 
 @contextmanager

@@ -34,6 +34,13 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         default = getattr(defaults, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default, help=f"{what} (default: %(default)s)")
+    parser.add_argument(
+        "--keys", type=Path, help="a file with API keys, from maasflow keys; from the first key on, every request needs one"
+    )
+    parser.add_argument("--redis", metavar="URL", help="where servers share what keys have left, as redis://host:6379/0")
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="a certificate chain in PEM: speak TLS")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key")
+    parser.add_argument("--insecure", action="store_true", help="listen on other addresses than this machine's own without API keys")
     parser.add_argument("--access-log", action="store_true", help="log each request as one line of JSON")
     options = vars(parser.parse_args(arguments))
     settings = Settings(**{field.name: options.pop(field.name) for field in fields(Settings)})

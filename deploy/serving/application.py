@@ -10,10 +10,12 @@ from deploy.serving.calls import Answer, Call, Refusal, Stream
 from deploy.serving.completions import Completions
 from deploy.serving.documentation import Documentation, to_docs
 from deploy.serving.generations import Generations
+from deploy.serving.guard import Guard
 from deploy.serving.life import Life
 from deploy.serving.models import Models
 from deploy.serving.open_inference import OpenInference
 from deploy.serving.predictions import Predictions
+from deploy.serving.prometheus import Prometheus
 from deploy.serving.routes import Operation, Routes
 from deploy.serving.settings import Settings
 from deploy.serving.writers import Writers
@@ -24,13 +26,16 @@ logger = logging.getLogger(__name__)
 class Application:
     """Everything that the server answers."""
 
-    def __init__(self, models: Models, life: Life, settings: Settings) -> None:
+    def __init__(self, models: Models, life: Life, guard: Guard, settings: Settings) -> None:
         writers = Writers(settings.max_generations)
         operations = [*OpenInference(models, life, settings).operations(), *Predictions(models, settings).operations()]
         operations += [*Generations(models, writers, settings).operations(), *Completions(models, writers, settings).operations()]
+        operations += Prometheus(models, models.workers.metrics).operations()
         operations += Documentation(models, settings, operations.copy()).operations()
-        root = Operation(method="GET", path="/", summary="To the documentation", handler=to_docs, reply="text/html")
+        root = Operation(method="GET", path="/", summary="To the documentation", handler=to_docs, reply="text/html", scope=None)
         self.routes = Routes([*operations, root])
+        self.guard = guard
+        self.metrics = models.workers.metrics
         self.access_log = settings.access_log
 
     def admit(self, call: Call) -> None:
@@ -43,11 +48,13 @@ class Application:
         if call.operation is None:
             allowed = ", ".join([*operations, *(["HEAD"] if "GET" in operations else [])])
             raise Refusal(405, f"{call.method} is not allowed here, only {allowed}", {"Allow": allowed})
+        self.guard.admit(call, call.operation)
 
     async def respond(self, call: Call) -> Answer | Stream:
         """The answer to a call that was read; whatever is raised becomes one."""
         start = time.perf_counter()
         answer = call.refusal.answer() if call.refusal else await self._handle(call)
+        self._count(call, answer.status, time.perf_counter() - start)
         if self.access_log:
             self._log(call, answer.status, time.perf_counter() - start)
         return answer
@@ -55,12 +62,20 @@ class Application:
     async def _handle(self, call: Call) -> Answer | Stream:
         assert call.operation
         try:
+            await self.guard.spend(call)
             return await call.operation.handler(call)
         except Refusal as refusal:
             return refusal.answer()
         except Exception:
             logger.exception("%s %r failed", call.method, unquote(call.path))
             return Refusal(500, "the server failed on this request; its log says why").answer()
+
+    def _count(self, call: Call, status: int, seconds: float) -> None:
+        name = call.params.get("name", "")
+        metrics = self.metrics.models.get(name) or self.metrics.of("")
+        metrics.requests[call.operation.path if call.operation else "", status] += 1
+        if name:
+            metrics.seconds.add(seconds)
 
     def _log(self, call: Call, status: int, seconds: float) -> None:
         """One line of JSON; of a stream, the time until it began."""

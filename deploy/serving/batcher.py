@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from deploy.serving.calls import Refusal
+from deploy.serving.metrics import ModelMetrics
 from tasks.core.predictor import Predictor
 from tasks.core.transforms import Tensors
 
@@ -55,11 +56,21 @@ class Batcher:
     All methods are for the event loop's thread; models that take long are run by `threads`.
     """
 
-    def __init__(self, predictor: Predictor, row_seconds: float, lanes: int, threads: Executor, most_waiting: int, most_bytes: int) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        row_seconds: float,
+        lanes: int,
+        threads: Executor,
+        metrics: ModelMetrics,
+        most_waiting: int,
+        most_bytes: int,
+    ) -> None:
         self.predictor = predictor
         self.lanes = lanes
         """Batches at once."""
         self.threads = threads
+        self.metrics = metrics
         self.most_waiting = most_waiting
         self.most_bytes = most_bytes
         self.waiting_rows = self.waiting_bytes = 0
@@ -97,6 +108,15 @@ class Batcher:
                 work.timer.cancel()
         return work
 
+    def units(self, tensors: Tensors) -> int:
+        """What they take to compute: rows, or tokens where rows differ in length."""
+        return len(next(iter(tensors.values()))) * self._length(tensors)
+
+    def around(self, work: Work, start: float) -> None:
+        """Note what came before and after the work of a request that began at `start` and is answered now."""
+        self.metrics.stages["preprocess"].add(work.queued - start)
+        self.metrics.stages["postprocess"].add(asyncio.get_running_loop().time() - work.ended)
+
     def _admit(self, work: Work) -> None:
         """Raises Refusal where it could not be answered in time, or would take too much memory while it waits."""
         wait = self.waiting_rows * work.length * self._seconds / self.lanes
@@ -129,6 +149,7 @@ class Batcher:
         self._dispatch()
 
     def _end(self, batch: Sequence[Work], now: float, error: BaseException | None) -> None:
+        self._note(batch, now)
         if not error:
             self._seconds += _NEWEST * ((now - batch[0].begun) / _tokens(batch) - self._seconds)
         for work in batch:
@@ -138,6 +159,19 @@ class Batcher:
                     work.done.set_exception(error)
                 else:
                     work.done.set_result(None)
+
+    def _note(self, batch: Sequence[Work], now: float) -> None:
+        metrics = self.metrics
+        rows = read = 0
+        for work in batch:
+            rows += work.rows
+            read += work.rows * work.length
+            metrics.stages["queue"].add(work.begun - work.queued)
+            metrics.stages["infer"].add(now - work.begun)
+        metrics.batches.add(rows)
+        if self.predictor.dynamic:
+            metrics.tokens += read
+            metrics.padding += rows * max(work.length for work in batch) - read
 
     def _pick(self, now: float) -> list[Work]:
         """What is run next: the request that waits longest, and those that go with it. Empty where nothing waits."""

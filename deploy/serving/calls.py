@@ -1,9 +1,11 @@
 """A request that was read, and what goes back: JSON, a stream, or a refusal in the one shape that all errors have."""
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
+
+from tasks.core.api_keys import ApiKey
 
 if TYPE_CHECKING:
     from deploy.serving.routes import Operation
@@ -16,7 +18,7 @@ _JSON: Final = "application/json"
 class Call:
     """A request. Names of headers are in lower case; `body` is empty until all of it was read."""
 
-    __slots__ = ("body", "chunked", "client", "headers", "keep_alive", "method", "operation", "params", "path", "refusal")
+    __slots__ = ("body", "chunked", "client", "headers", "keep_alive", "key", "method", "operation", "params", "path", "refusal", "spend")
 
     def __init__(self, method: str, path: str, headers: dict[bytes, bytes], client: str) -> None:
         self.method = method
@@ -28,6 +30,10 @@ class Call:
         self.params: Mapping[str, str] = {}
         """What its path says where the operation's has a name in braces."""
         self.operation: Operation | None = None
+        self.key: ApiKey | None = None
+        """Whose call it is; None where nobody has to say."""
+        self.spend: Callable[[int], Awaitable[None]] | None = None
+        """Counts the compute units that it takes, where its key has only so many. Raises Refusal (429)."""
         self.refusal: Refusal | None = None
         """Known before the body was read."""
         self.keep_alive = True

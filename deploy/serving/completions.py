@@ -10,6 +10,7 @@ from typing import Any, Final
 from deploy.serving.body import read_object
 from deploy.serving.calls import Answer, Call, Refusal, Stream
 from deploy.serving.generations import OPTIONS, first_piece, read_flag, read_options, refuse_unknown, whole
+from deploy.serving.guard import allow
 from deploy.serving.lookup import named_model
 from deploy.serving.models import Models
 from deploy.serving.routes import Operation
@@ -78,11 +79,14 @@ class Completions:
         values = {key: value for key, value in (read_object(call, self.settings.max_body_bytes)).items() if value is not None}
         if type(values.get("model")) is not str:
             raise Refusal(400, "'model' is the name of a model; /v1/models lists them")
+        allow(call.key, values["model"])
         model = named_model(self.models, values["model"])
         generator = generator_of(model)
         _check(values)
         prompts = self._prompts(values.get("prompt", ""))
         stream, options = read_flag(values, "stream"), read_options(values, self.settings.max_tokens, COMPLETION_TOKENS)
+        if call.spend:
+            await call.spend(len(prompts) * options.max_tokens)
         echo, usage = read_flag(values, "echo"), _usage_wanted(values)
         with ExitStack() as held:
             held.enter_context(self.writers.one())

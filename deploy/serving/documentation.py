@@ -31,7 +31,9 @@ class Documentation:
 
     def operations(self) -> list[Operation]:
         return [
-            Operation(method="GET", path="/docs", summary="This documentation, for people", handler=self.page, reply="text/html"),
+            Operation(
+                method="GET", path="/docs", summary="This documentation, for people", handler=self.page, reply="text/html", scope=None
+            ),
             Operation(
                 method="GET", path="/openapi.json", summary="This documentation, for programs", handler=self.document, reply="Document"
             ),

@@ -51,6 +51,8 @@ class Generations:
         if type(prompt) is not str:
             raise Refusal(400, "'prompt' is a text, which may be empty")
         options = read_options(values, self.settings.max_tokens, Options().max_tokens)
+        if call.spend:
+            await call.spend(options.max_tokens)
         with ExitStack() as held:
             held.enter_context(self.writers.one())
             (generation,) = await self.writers.begin(generator, [prompt], options)

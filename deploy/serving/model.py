@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from deploy.serving.batcher import Batcher
+from deploy.serving.calls import Call
 from deploy.serving.instances import example_instance
 from deploy.serving.tensors import example_tensors
 from deploy.serving.workers import Workers
@@ -52,7 +53,7 @@ class Model:
         try:
             predictor = Predictor(bundle)
             generator = Generator(predictor) if predictor.manifest.task == "language_modelling" else None
-            return cls(name, version, predictor, workers.batcher(predictor, _warm(predictor)), generator)
+            return cls(name, version, predictor, workers.batcher(name, predictor, _warm(predictor)), generator)
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             what = f"ONNX Runtime cannot load and run its variant '{bundle.manifest.chosen}'"
             raise LoadError(f"version {version} cannot be served: {what}") from error
@@ -61,15 +62,20 @@ class Model:
     def manifest(self) -> Manifest:
         return self.predictor.manifest
 
-    async def predict(self, instances: Sequence[Any], size: int, deadline: float) -> list[Prediction]:
-        """One prediction for each raw instance; `size` is that of the request in bytes. Raises InputError and Refusal."""
+    async def predict(self, call: Call, instances: Sequence[Any], deadline: float) -> list[Prediction]:
+        """One prediction for each raw instance of a call. Raises InputError and Refusal."""
+        start = asyncio.get_running_loop().time()
         # An image of a few bytes may have millions of pixels.
-        if size < _LITTLE and self.manifest.transform.kind != "image":
+        if len(call.body) < _LITTLE and self.manifest.transform.kind != "image":
             tensors = self.predictor.tensors(instances)
         else:
             tensors = await asyncio.to_thread(self.predictor.tensors, instances)
+        if call.spend:
+            await call.spend(self.batcher.units(tensors))
         work = await self.batcher.run(tensors, deadline)
-        return self.predictor.predictions(work.outputs["logits"])
+        found = self.predictor.predictions(work.outputs["logits"])
+        self.batcher.around(work, start)
+        return found
 
 
 def _warm(predictor: Predictor) -> float:

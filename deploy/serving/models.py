@@ -98,7 +98,9 @@ class Models(Mapping[str, Entry]):
         except LoadError as error:
             kept = f"; version {old.version} goes on" if old else ""
             logger.error("%s: %s%s (%s)", name, error.what, kept, error.__cause__ or "look at its folder")  # noqa: TRY400 - the traceback says no more
+            self.workers.metrics.of(name).reloads["failed"] += 1
             return Entry(stamp, old, error.what)
+        self.workers.metrics.of(name).reloads["loaded"] += 1
         logger.info("%s: serving version %s%s", name, version, f", was {old.version}" if old else "")
         return Entry(stamp, model)
 

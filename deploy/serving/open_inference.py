@@ -1,5 +1,6 @@
 """The Open Inference Protocol v2 over REST (https://github.com/kserve/open-inference-protocol), without extensions."""
 
+import asyncio
 import math
 from importlib import metadata
 from typing import Any, Final
@@ -63,7 +64,9 @@ class OpenInference:
             ]
         return [
             *operations,
-            Operation(method="GET", path="/v2/health/live", summary="Whether the server runs", handler=self.live, reply="ServerLive"),
+            Operation(
+                method="GET", path="/v2/health/live", summary="Whether the server runs", handler=self.live, reply="ServerLive", scope=None
+            ),
             Operation(
                 method="GET",
                 path="/v2/health/ready",
@@ -71,6 +74,7 @@ class OpenInference:
                 handler=self.ready,
                 reply="ServerReady",
                 refusals=(503,),
+                scope=None,
             ),
             Operation(
                 method="GET", path="/v2", summary="The server's name and version", handler=self.server_metadata, reply="ServerMetadata"
@@ -131,6 +135,7 @@ class OpenInference:
 
     async def infer(self, call: Call) -> Answer:
         """Inference."""
+        start = asyncio.get_running_loop().time()
         model = find_model(self.models, call)
         values = read_object(call, self.settings.max_body_bytes)
         identity = values.get("id")
@@ -138,12 +143,16 @@ class OpenInference:
             raise Refusal(400, f"'id' is a text, found {identity!r}")
         wanted = _outputs(values, model)
         tensors = self._inputs(values, model)
+        if call.spend:
+            await call.spend(model.batcher.units(tensors))
         work = await model.batcher.run(tensors, deadline_of(call, self.settings))
         outputs = [
             {"name": name, "datatype": "FP32", "shape": work.outputs[name].shape, "data": work.outputs[name].ravel()} for name in wanted
         ]
         reply = {"model_name": model.name, "model_version": model.version, "outputs": outputs}
-        return Answer(reply if identity is None else {**reply, "id": identity})
+        answer = Answer(reply if identity is None else {**reply, "id": identity})
+        model.batcher.around(work, start)
+        return answer
 
     def _inputs(self, values: dict[str, Any], model: Model) -> Tensors:
         """The tensors of a request by name, checked against the model's inputs and each other. Raises Refusal."""

@@ -48,7 +48,7 @@ class Predictions:
         if len(instances) > self.settings.max_rows:
             raise Refusal(413, f"{len(instances):,} instances at once, the limit is {self.settings.max_rows:,}: send several requests")
         try:
-            predictions = await model.predict(instances, len(call.body), deadline_of(call, self.settings))
+            predictions = await model.predict(call, instances, deadline_of(call, self.settings))
         except InputError as error:
             raise Refusal(422, error.what) from None
         except RecursionError:
@@ -61,8 +61,10 @@ class Predictions:
             }
         )
 
-    async def list_models(self, _: Call) -> Answer:
-        return Answer({"models": [_described(name, entry) for name, entry in sorted(self.models.items())]})
+    async def list_models(self, call: Call) -> Answer:
+        """Those that the caller may ask."""
+        entries = sorted(self.models.items())
+        return Answer({"models": [_described(name, entry) for name, entry in entries if call.key is None or call.key.may_ask(name)]})
 
 
 def _described(name: str, entry: Entry) -> dict[str, Any]:

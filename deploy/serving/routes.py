@@ -8,6 +8,7 @@ from typing import Final, Literal
 from urllib.parse import unquote
 
 from deploy.serving.calls import Answer, Call, Stream
+from tasks.core.api_keys import Scope
 
 Handler = Callable[[Call], Awaitable[Answer | Stream]]
 Found = tuple[Mapping[str, "Operation"], Mapping[str, str]]
@@ -34,6 +35,8 @@ class Operation:
     request: str | None = None
     events: str | None = None
     refusals: tuple[int, ...] = ()
+    scope: Scope | None = "infer"
+    """What an API key must be for, where keys are demanded; None where none is needed."""
 
 
 class Routes:

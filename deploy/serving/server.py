@@ -5,8 +5,10 @@ import logging
 import os
 import signal
 import socket
+import ssl
 from contextlib import suppress
 from importlib import metadata
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +16,9 @@ import uvloop
 
 from deploy.serving.application import Application
 from deploy.serving.connection import Connections
+from deploy.serving.guard import Guard
 from deploy.serving.life import Life
+from deploy.serving.limits import Limits
 from deploy.serving.models import Models
 from deploy.serving.settings import Settings
 from deploy.serving.workers import Workers
@@ -32,23 +36,31 @@ def serve(served: Path, host: str = "127.0.0.1", port: int = 8000, settings: Set
 
     Returns the exit code: 0 after SIGTERM, 130 after Ctrl-C. Raises MaasflowError for an address that cannot be had.
     """
-    listener = _listen(host, port)
     settings = settings or Settings()
-    main = _run(listener, Models(served, Workers(settings)), settings)
+    guard, tls = Guard(settings.keys, Limits(settings.redis)), _tls(settings)
+    listener = _listen(host, port)
+    if not (_is_own(listener) or guard.demands or settings.insecure):
+        listener.close()
+        raise MaasflowError(
+            f"not listening on {host}, where other machines could ask without an API key",
+            "make a key with maasflow keys create NAME, or say --insecure where something in front of the server checks who asks",
+        )
+    main = _run(listener, Models(served, Workers(settings)), guard, settings, tls)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
 
 
-async def _run(listener: socket.socket, models: Models, settings: Settings) -> int:
+async def _run(listener: socket.socket, models: Models, guard: Guard, settings: Settings, tls: ssl.SSLContext | None) -> int:
     life = Life(settings)
-    connections = Connections(Application(models, life, settings), life, settings)
+    connections = Connections(Application(models, life, guard, settings), life, settings)
     _heed_signals(life)
     connections.tick()
-    server = await asyncio.get_running_loop().create_server(connections, sock=listener, backlog=_BACKLOG)
-    following = asyncio.create_task(_follow(models, settings.watch, _address(listener)))
+    server = await asyncio.get_running_loop().create_server(connections, sock=listener, backlog=_BACKLOG, ssl=tls)
+    following = asyncio.create_task(_follow(models, settings.watch, _address(listener, tls)))
     while not life.drained(busy=connections.busy):
         await asyncio.sleep(_TICK)
         connections.tick()
+        guard.refresh()
     server.close()
     connections.close()
     following.cancel()
@@ -96,9 +108,29 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _address(listener: socket.socket) -> str:
+def _is_own(listener: socket.socket) -> bool:
+    """Whether only this machine can reach it."""
+    return ip_address(listener.getsockname()[0]).is_loopback
+
+
+def _tls(settings: Settings) -> ssl.SSLContext | None:
+    """Raises MaasflowError for files that are no certificate and its key."""
+    if settings.tls_cert is None and settings.tls_key is None:
+        return None
+    if settings.tls_cert is None or settings.tls_key is None:
+        raise MaasflowError("a certificate and its private key go together", "give --tls-cert and --tls-key")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    except OSError as error:
+        what = f"cannot speak TLS with {settings.tls_cert} and {settings.tls_key}: {error.strerror or error}"
+        raise MaasflowError(what, "give a certificate chain and its private key without a passphrase, both in PEM") from None
+    return context
+
+
+def _address(listener: socket.socket, tls: ssl.SSLContext | None) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
+    return f"{'https' if tls else 'http'}://{f'[{host}]' if listener.family == socket.AF_INET6 else host}:{port}"
 
 
 async def _follow(models: Models, seconds: float, address: str) -> None:

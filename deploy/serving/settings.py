@@ -1,6 +1,7 @@
 """What an operator may set."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,16 @@ class Settings:
     """Most tokens that one generation may be asked for; more are answered 400."""
     max_generations: int = 4
     """Most generations at once, each with a thread of its own; one more is answered 503."""
+    keys: Path | None = None
+    """A file with API keys, as `maasflow keys` makes it; from the first key in it on, every request needs one."""
+    redis: str | None = None
+    """The address of a Redis in which servers share what keys have left; without, each server counts for itself."""
+    tls_cert: Path | None = None
+    """A certificate chain in PEM, with which the server speaks TLS alone."""
+    tls_key: Path | None = None
+    """Its private key."""
+    insecure: bool = False
+    """Listen on other addresses than this machine's own although no key is needed."""
     read: float = 30.0
     """In which a request must be sent whole, else it is answered 408."""
     keep_alive: float = 75.0

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 from deploy.serving.batcher import Batcher
+from deploy.serving.metrics import Metrics
 from deploy.serving.settings import Settings
 from tasks.core.machine import usable_cores
 from tasks.core.predictor import Predictor
@@ -11,12 +12,15 @@ from tasks.core.predictor import Predictor
 class Workers:
     """As many as there are cores: a model whose batches use one thread each has as many lanes, one that uses all has one."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
         self.settings = settings
+        self.metrics = metrics or Metrics()
         self.cores = usable_cores()
         self._threads = ThreadPoolExecutor(self.cores, thread_name_prefix="infer")
 
-    def batcher(self, predictor: Predictor, row_seconds: float) -> Batcher:
+    def batcher(self, name: str, predictor: Predictor, row_seconds: float) -> Batcher:
         """For one version of a model, of which a row takes so long."""
         lanes = max(1, self.cores // (predictor.manifest.threads or self.cores))
-        return Batcher(predictor, row_seconds, lanes, self._threads, self.settings.max_waiting, self.settings.max_waiting_bytes)
+        return Batcher(
+            predictor, row_seconds, lanes, self._threads, self.metrics.of(name), self.settings.max_waiting, self.settings.max_waiting_bytes
+        )

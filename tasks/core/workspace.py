@@ -50,6 +50,11 @@ class Workspace:
         return self.state / "served"
 
     @property
+    def keys(self) -> Path:
+        """Digests of the API keys that the server takes; see `tasks.core.api_keys`."""
+        return self.state / "keys.json"
+
+    @property
     def mlruns(self) -> Path:
         return self.root / "mlruns"
 

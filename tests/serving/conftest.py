@@ -107,8 +107,8 @@ def start_server(folder: Path, log: Path, *options: str, python: tuple[str, ...]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment)
     assert process.stdout
     line = process.stdout.readline()
-    assert "http://" in line, log.read_text()
-    address = next(word for word in line.replace(",", " ").split() if word.startswith("http://"))
+    assert "://" in line, log.read_text()
+    address = next(word for word in line.replace(",", " ").split() if "://" in word)
     return Running(process, line, httpx.Client(base_url=address, timeout=10, trust_env=False))
 
 

@@ -1,0 +1,102 @@
+"""Who may ask for what, and how often."""
+
+import logging
+from functools import partial
+from math import ceil
+from pathlib import Path
+from typing import Final
+
+from deploy.serving.calls import Call, Refusal
+from deploy.serving.limits import Limits
+from deploy.serving.routes import Operation
+from tasks.core.api_keys import ApiKey, ApiKeys
+from tasks.core.errors import ConfigError
+
+_BEARER: Final = b"bearer "
+_REMEMBERED: Final = 1024
+
+logger = logging.getLogger(__name__)
+
+
+class Guard:
+    """Holds every call against the API keys in a file, which is read again when it changes. Where there is none yet, everyone may do all."""
+
+    def __init__(self, file: Path | None, limits: Limits) -> None:
+        self.file = file
+        self.limits = limits
+        self._stamp = self._look()
+        self._keys = ApiKeys.read(file) if file else ApiKeys()
+        self._known: dict[bytes, ApiKey] = {}
+        """Keys by the header that presented them: of those alone, so that only who has a key learns anything by the time it takes."""
+
+    @property
+    def demands(self) -> bool:
+        """Whether a key is needed: from the first that was made on."""
+        return bool(self._keys.keys)
+
+    def refresh(self) -> None:
+        """Read the keys again if their file changed; one that is gone or cannot be read leaves those that were."""
+        stamp = self._look()
+        if self.file is None or stamp is None or stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._keys = ApiKeys.read(self.file)
+        except ConfigError as error:
+            logger.error("%s: the keys that were read before go on", error.what)  # noqa: TRY400 - the traceback says no more
+        else:
+            self._known.clear()
+
+    def admit(self, call: Call, operation: Operation) -> None:
+        """Note whose call it is. Raises Refusal: 401 or 403."""
+        if operation.scope is None or not self._keys.keys:
+            return
+        header = call.headers.get(b"authorization", b"")
+        key = call.key = self._known.get(header) or self._find(header)
+        if not key.may(operation.scope):
+            raise Refusal(403, f"this API key may not do that: it takes the scope '{operation.scope}'")
+        if (model := call.params.get("name")) is not None:
+            allow(key, model)
+        if key.units_per_second:
+            call.spend = partial(self._take, key, "units", key.units_per_second)
+
+    async def spend(self, call: Call) -> None:
+        """Count the request. Raises Refusal (429)."""
+        if call.key and call.key.requests_per_second:
+            await self._take(call.key, "requests", call.key.requests_per_second, 1)
+
+    async def _take(self, key: ApiKey, what: str, per_second: float, cost: int) -> None:
+        wait = await self.limits.take(f"{key.id}.{what}", per_second, cost)
+        if wait:
+            text = f"this API key may have {per_second:g} {what} a second: try again in {wait:.1f} s"
+            raise Refusal(429, text, {"retry-after": str(ceil(wait))})
+
+    def _find(self, header: bytes) -> ApiKey:
+        presented = header[len(_BEARER) :].strip() if header[: len(_BEARER)].lower() == _BEARER else b""
+        key = self._keys.find(presented.decode("latin-1"))
+        if key is None:
+            what = (
+                "this API key is not known, or was revoked"
+                if header
+                else "an API key is needed: send the header 'Authorization: Bearer <key>'"
+            )
+            raise Refusal(401, what, {"www-authenticate": "Bearer"})
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known[header] = key
+        return key
+
+    def _look(self) -> tuple[int, int] | None:
+        if self.file is None:
+            return None
+        try:
+            stat = self.file.stat()
+        except OSError:
+            return None
+        return stat.st_mtime_ns, stat.st_ino
+
+
+def allow(key: ApiKey | None, model: str) -> None:
+    """Raises Refusal (403) for a model that the key may not ask; of one that does not exist too, so that none can be guessed."""
+    if key and not key.may_ask(model):
+        raise Refusal(403, f"this API key may not ask model '{model[:80]}'")
