@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from functools import partial
 from itertools import pairwise
 from math import ceil, inf
+from time import perf_counter
 from typing import Any, Final
 
 import numpy as np
@@ -35,7 +36,7 @@ class Work:
 
     __slots__ = ("begun", "deadline", "done", "ended", "length", "outputs", "queued", "rows", "size", "tensors", "timer")
 
-    def __init__(self, tensors: Tensors, length: int, deadline: float, queued: float, done: "asyncio.Future[None]") -> None:
+    def __init__(self, tensors: Tensors, length: int, deadline: float, done: "asyncio.Future[None]") -> None:
         self.tensors = tensors
         self.rows = len(next(iter(tensors.values())))
         self.length = length
@@ -45,8 +46,8 @@ class Work:
         self.done = done
         self.timer: asyncio.TimerHandle | None = None
         self.outputs: dict[str, npt.NDArray[Any]] = {}
-        self.queued = self.begun = self.ended = queued
-        """On the event loop's clock."""
+        # The event loop's own clock, which deadlines go by, moves in steps of a millisecond.
+        self.queued = self.begun = self.ended = perf_counter()
 
 
 class Batcher:
@@ -91,8 +92,8 @@ class Batcher:
         Raises Refusal: 503 where too much waits already, 504 where the deadline passed. What is cancelled is not computed.
         """
         loop = asyncio.get_running_loop()
-        work = Work(tensors, self._length(tensors), deadline, loop.time(), loop.create_future())
-        self._admit(work)
+        work = Work(tensors, self._length(tensors), deadline, loop.create_future())
+        self._admit(work, deadline - loop.time())
         self._queue.append(work)
         self.waiting_rows += work.rows
         self.waiting_bytes += work.size
@@ -113,17 +114,15 @@ class Batcher:
         return len(next(iter(tensors.values()))) * self._length(tensors)
 
     def around(self, work: Work, start: float) -> None:
-        """Note what came before and after the work of a request that began at `start` and is answered now."""
+        """Note what came before and after the work of a request that began at `start`, of perf_counter, and is answered now."""
         self.metrics.stages["preprocess"].add(work.queued - start)
-        self.metrics.stages["postprocess"].add(asyncio.get_running_loop().time() - work.ended)
+        self.metrics.stages["postprocess"].add(perf_counter() - work.ended)
 
-    def _admit(self, work: Work) -> None:
-        """Raises Refusal where it could not be answered in time, or would take too much memory while it waits."""
+    def _admit(self, work: Work, seconds: float) -> None:
+        """Raises Refusal where it could not be answered in so many seconds, or would take too much memory while it waits."""
         wait = self.waiting_rows * work.length * self._seconds / self.lanes
         if self.waiting_rows and (
-            self.waiting_rows + work.rows > self.most_waiting
-            or self.waiting_bytes + work.size > self.most_bytes
-            or work.queued + wait > work.deadline
+            self.waiting_rows + work.rows > self.most_waiting or self.waiting_bytes + work.size > self.most_bytes or wait > seconds
         ):
             what = f"too many requests wait for model '{self.predictor.manifest.name}': try again"
             raise Refusal(503, what, {"retry-after": str(max(1, ceil(wait)))})
@@ -131,24 +130,25 @@ class Batcher:
     def _dispatch(self) -> None:
         self._scheduled = False
         loop = asyncio.get_running_loop()
-        while self._running < self.lanes and (batch := self._pick(loop.time())):
+        while self._running < self.lanes and (batch := self._pick()):
             if self._is_quick(_tokens(batch)):
                 try:
                     self._compute(batch)
                 except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions have no common base
-                    self._end(batch, loop.time(), error)
+                    self._end(batch, error)
                 else:
-                    self._end(batch, loop.time(), None)
+                    self._end(batch, None)
             else:
                 self._running += 1
                 loop.run_in_executor(self.threads, self._compute, batch).add_done_callback(partial(self._ran, batch))
 
     def _ran(self, batch: Sequence[Work], done: "asyncio.Future[None]") -> None:
         self._running -= 1
-        self._end(batch, asyncio.get_running_loop().time(), done.exception())
+        self._end(batch, done.exception())
         self._dispatch()
 
-    def _end(self, batch: Sequence[Work], now: float, error: BaseException | None) -> None:
+    def _end(self, batch: Sequence[Work], error: BaseException | None) -> None:
+        now = perf_counter()
         self._note(batch, now)
         if not error:
             self._seconds += _NEWEST * ((now - batch[0].begun) / _tokens(batch) - self._seconds)
@@ -173,9 +173,9 @@ class Batcher:
             metrics.tokens += read
             metrics.padding += rows * max(work.length for work in batch) - read
 
-    def _pick(self, now: float) -> list[Work]:
+    def _pick(self) -> list[Work]:
         """What is run next: the request that waits longest, and those that go with it. Empty where nothing waits."""
-        batch: list[Work] = []
+        now, batch = perf_counter(), list[Work]()
         while self._queue and not batch:
             first = self._queue.popleft()
             self._take(first, now, batch)

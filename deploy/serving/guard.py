@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 class Guard:
     """Holds every call against the API keys in a file, which is read again when it changes. Where there is none yet, everyone may do all."""
 
-    def __init__(self, file: Path | None, limits: Limits) -> None:
+    def __init__(self, file: Path | None = None, redis: str | None = None) -> None:
         self.file = file
-        self.limits = limits
+        self.limits = Limits(redis) if file else None
         self._stamp = self._look()
         self._keys = ApiKeys.read(file) if file else ApiKeys()
         self._known: dict[bytes, ApiKey] = {}
@@ -66,6 +66,7 @@ class Guard:
             await self._take(call.key, "requests", call.key.requests_per_second, 1)
 
     async def _take(self, key: ApiKey, what: str, per_second: float, cost: int) -> None:
+        assert self.limits
         wait = await self.limits.take(f"{key.id}.{what}", per_second, cost)
         if wait:
             text = f"this API key may have {per_second:g} {what} a second: try again in {wait:.1f} s"

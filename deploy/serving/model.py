@@ -64,7 +64,7 @@ class Model:
 
     async def predict(self, call: Call, instances: Sequence[Any], deadline: float) -> list[Prediction]:
         """One prediction for each raw instance of a call. Raises InputError and Refusal."""
-        start = asyncio.get_running_loop().time()
+        start = time.perf_counter()
         # An image of a few bytes may have millions of pixels.
         if len(call.body) < _LITTLE and self.manifest.transform.kind != "image":
             tensors = self.predictor.tensors(instances)

@@ -1,7 +1,7 @@
 """The Open Inference Protocol v2 over REST (https://github.com/kserve/open-inference-protocol), without extensions."""
 
-import asyncio
 import math
+import time
 from importlib import metadata
 from typing import Any, Final
 
@@ -135,7 +135,7 @@ class OpenInference:
 
     async def infer(self, call: Call) -> Answer:
         """Inference."""
-        start = asyncio.get_running_loop().time()
+        start = time.perf_counter()
         model = find_model(self.models, call)
         values = read_object(call, self.settings.max_body_bytes)
         identity = values.get("id")

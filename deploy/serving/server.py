@@ -18,7 +18,6 @@ from deploy.serving.application import Application
 from deploy.serving.connection import Connections
 from deploy.serving.guard import Guard
 from deploy.serving.life import Life
-from deploy.serving.limits import Limits
 from deploy.serving.models import Models
 from deploy.serving.settings import Settings
 from deploy.serving.workers import Workers
@@ -37,7 +36,7 @@ def serve(served: Path, host: str = "127.0.0.1", port: int = 8000, settings: Set
     Returns the exit code: 0 after SIGTERM, 130 after Ctrl-C. Raises MaasflowError for an address that cannot be had.
     """
     settings = settings or Settings()
-    guard, tls = Guard(settings.keys, Limits(settings.redis)), _tls(settings)
+    guard, tls = Guard(settings.keys, settings.redis), _tls(settings)
     listener = _listen(host, port)
     if not (_is_own(listener) or guard.demands or settings.insecure):
         listener.close()

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from deploy.serving.batcher import Batcher
 from deploy.serving.metrics import Metrics
 from deploy.serving.settings import Settings
+from tasks.core.lanes import Lanes
 from tasks.core.machine import usable_cores
 from tasks.core.predictor import Predictor
 
@@ -20,7 +21,8 @@ class Workers:
 
     def batcher(self, name: str, predictor: Predictor, row_seconds: float) -> Batcher:
         """For one version of a model, of which a row takes so long."""
-        lanes = max(1, self.cores // (predictor.manifest.threads or self.cores))
+        session, threads = predictor.session, predictor.manifest.threads or self.cores
+        lanes = session.count if isinstance(session, Lanes) else max(1, self.cores // threads)
         return Batcher(
             predictor, row_seconds, lanes, self._threads, self.metrics.of(name), self.settings.max_waiting, self.settings.max_waiting_bytes
         )

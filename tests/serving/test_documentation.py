@@ -10,7 +10,6 @@ import pytest
 from deploy.serving.application import Application
 from deploy.serving.guard import Guard
 from deploy.serving.life import Life
-from deploy.serving.limits import Limits
 from deploy.serving.models import Models
 from deploy.serving.settings import Settings
 from deploy.serving.workers import Workers
@@ -84,7 +83,7 @@ def test_each_refusal_is_documented(client: httpx.Client, document: dict[str, An
 
 def test_each_route_is_in_it(document: dict[str, Any], tmp_path: Any) -> None:
     settings = Settings()
-    application = Application(Models(tmp_path, Workers(settings)), Life(settings), Guard(None, Limits()), settings)
+    application = Application(Models(tmp_path, Workers(settings)), Life(settings), Guard(), settings)
     assert set(application.routes.paths) - {"/"} == set(document["paths"])
 
 

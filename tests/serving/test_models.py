@@ -171,7 +171,8 @@ def test_much_work_runs_beside_the_event_loop_and_agrees(served: Served) -> None
     rows = np.random.default_rng(0).normal(size=(200_000, 6)).astype(np.float32)
 
     async def both() -> tuple[Any, Any]:
-        return tuple([(await model.batcher.run({"x": each})).outputs["logits"] for each in (rows, rows[:1])])
+        found = [await model.batcher.run({"x": each}) for each in (rows, rows[:1])]
+        return found[0].outputs["logits"], found[1].outputs["logits"]
 
     many, one = asyncio.run(both())
     assert many[0] == pytest.approx(one[0])
