@@ -4,10 +4,13 @@
 <served>/<model>/<version>/     a bundle, complete before any pointer names it
 """
 
+import ctypes
+import gc
 import json
 import logging
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -62,7 +65,14 @@ class Models(Mapping[str, Entry]):
 
         A failed version is tried again when its pointer is written again.
         """
-        stamps = self._stamps()
+        if self._renew():
+            _give_back_memory()
+        self.loaded = True
+
+    def _renew(self) -> bool:
+        """Whether a model that answered does so no longer."""
+        stamps, before = self._stamps(), len(self.running())
+        swapped = False
         for name in self._entries.keys() - stamps.keys():
             logger.info("%s: its pointer is gone, no longer served", name)
             self._entries = {key: entry for key, entry in self._entries.items() if key != name}
@@ -70,7 +80,8 @@ class Models(Mapping[str, Entry]):
             old = self._entries.get(name)
             if old is None or old.stamp != stamp:
                 self._entries = {**self._entries, name: self._follow(name, stamp, old.model if old else None)}
-        self.loaded = True
+                swapped |= old is not None and old.model is not self._entries[name].model
+        return swapped or len(self.running()) < before
 
     def _stamps(self) -> dict[str, Stamp]:
         try:
@@ -115,3 +126,10 @@ class Models(Mapping[str, Entry]):
         if not isinstance(version, str) or not _NAME.fullmatch(version):
             raise LoadError("its pointer names no version: expected a text of letters, digits, '.', '_' and '-'")
         return version
+
+
+def _give_back_memory() -> None:
+    """What the version before took: without this, glibc keeps much of it for allocations of other sizes."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

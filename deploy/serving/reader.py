@@ -34,17 +34,21 @@ class Reader:
         self._parser = httptools.HttpRequestParser(self)
         self._in_head = False
         self._head = 0
+        self._read = 0
+        """Calls that were read."""
         self._fatal: Refusal | None = None
 
     def feed(self, data: bytes) -> None:
         """Raises Refusal for what makes it pointless to read on."""
+        read = self._read
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._go_on_without_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             raise self._fatal or Refusal(400, "this is not a request of HTTP/1.1") from None
-        if self._in_head:
+        # Where another call came before it in the same bytes, the head is as short as the rest of them.
+        if self._in_head and self._read == read:
             self._head += len(data)
             if self._head > _LARGEST_HEAD:
                 raise Refusal(431, f"the headers are larger than {_LARGEST_HEAD:,} bytes")
@@ -106,6 +110,7 @@ class Reader:
         call.body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self.begun = False
         self.size = 0
+        self._read += 1
         self.ready(call)
 
     @property

@@ -65,6 +65,15 @@ def test_calls_sent_ahead_are_answered_in_order(connection: socket.socket) -> No
     assert [status for status, _, _ in replies(connection, 25)] == [200, 200, 404, 400, 200] * 5
 
 
+def test_a_large_body_may_be_followed_by_a_part_of_the_next_call(connection: socket.socket) -> None:
+    large = json.dumps({"instances": [ROW] * 300}).encode()
+    sent = post(body=large) * 4 + post()
+    connection.sendall(sent[:-60])
+    assert [status for status, _, _ in replies(connection, 4)] == [200] * 4
+    connection.sendall(sent[-60:])
+    assert replies(connection, 1)[0][0] == 200
+
+
 def test_a_call_may_come_a_byte_at_a_time(connection: socket.socket) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for byte in post():
