@@ -1,8 +1,10 @@
 """The README: its blocks run, and it leaves out no command and no setting."""
 
+import ast
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -103,3 +105,14 @@ def served(passengers: Path, answer_alone: str) -> Iterator[str]:
 def test_ones_own_csv_is_answered_over_http_as_alone(passengers: Path, answer_alone: str, served: str) -> None:
     (prediction,) = json.loads(shell(passengers, served))["predictions"]
     assert prediction == json.loads(answer_alone)
+
+
+@pytest.mark.slow
+def test_mlflows_client_is_answered_as_alone(passengers: Path, answer_alone: str, served: str) -> None:
+    (block,) = [text for language, text in BLOCKS if language == "python"]
+    address = re.search(r"http://[0-9.:]+", served)
+    assert address
+    script = shlex.quote(block.replace("http://localhost:8000", address[0]))
+    assert ast.literal_eval(shell(passengers, f"python -c {script}").splitlines()[-1]) == {
+        "predictions": [json.loads(answer_alone)["label"]]
+    }

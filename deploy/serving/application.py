@@ -11,11 +11,13 @@ from deploy.serving.completions import Completions
 from deploy.serving.documentation import Documentation, to_docs
 from deploy.serving.generations import Generations
 from deploy.serving.guard import Guard
+from deploy.serving.invocations import Invocations
 from deploy.serving.life import Life
 from deploy.serving.models import Models
 from deploy.serving.open_inference import OpenInference
 from deploy.serving.predictions import Predictions
 from deploy.serving.prometheus import Prometheus
+from deploy.serving.request_ids import RequestIds
 from deploy.serving.routes import Operation, Routes
 from deploy.serving.settings import Settings
 from deploy.serving.writers import Writers
@@ -28,7 +30,9 @@ class Application:
 
     def __init__(self, models: Models, life: Life, guard: Guard, settings: Settings) -> None:
         writers = Writers(settings.max_generations)
-        operations = [*OpenInference(models, life, settings).operations(), *Predictions(models, settings).operations()]
+        open_inference = OpenInference(models, life, settings)
+        operations = [*open_inference.operations(), *Predictions(models, settings).operations()]
+        operations += Invocations(models, writers, open_inference.ready, settings).operations()
         operations += [*Generations(models, writers, settings).operations(), *Completions(models, writers, settings).operations()]
         operations += Prometheus(models, models.workers.metrics).operations()
         operations += Documentation(models, settings, operations.copy()).operations()
@@ -36,6 +40,7 @@ class Application:
         self.routes = Routes([*operations, root])
         self.guard = guard
         self.metrics = models.workers.metrics
+        self.request_ids = RequestIds()
         self.access_log = settings.access_log
 
     def admit(self, call: Call) -> None:
@@ -53,6 +58,7 @@ class Application:
     async def respond(self, call: Call) -> Answer | Stream:
         """The answer to a call that was read; whatever is raised becomes one."""
         start = time.perf_counter()
+        call.request_id = self.request_ids.of(call)
         answer = call.refusal.answer() if call.refusal else await self._handle(call)
         self._count(call, answer.status, time.perf_counter() - start)
         if self.access_log:
@@ -67,7 +73,7 @@ class Application:
         except Refusal as refusal:
             return refusal.answer()
         except Exception:
-            logger.exception("%s %r failed", call.method, unquote(call.path))
+            logger.exception("%s %r failed, request %s", call.method, unquote(call.path), call.request_id)
             return Refusal(500, "the server failed on this request; its log says why").answer()
 
     def _count(self, call: Call, status: int, seconds: float) -> None:
@@ -80,6 +86,7 @@ class Application:
     def _log(self, call: Call, status: int, seconds: float) -> None:
         """One line of JSON; of a stream, the time until it began."""
         line = {
+            "request_id": call.request_id,
             "client": call.client,
             "method": call.method,
             "path": unquote(call.path),

@@ -18,7 +18,21 @@ _JSON: Final = "application/json"
 class Call:
     """A request. Names of headers are in lower case; `body` is empty until all of it was read."""
 
-    __slots__ = ("body", "chunked", "client", "headers", "keep_alive", "key", "method", "operation", "params", "path", "refusal", "spend")
+    __slots__ = (
+        "body",
+        "chunked",
+        "client",
+        "headers",
+        "keep_alive",
+        "key",
+        "method",
+        "operation",
+        "params",
+        "path",
+        "refusal",
+        "request_id",
+        "spend",
+    )
 
     def __init__(self, method: str, path: str, headers: dict[bytes, bytes], client: str) -> None:
         self.method = method
@@ -26,6 +40,8 @@ class Call:
         """As it was sent, without the query."""
         self.headers = headers
         self.client = client
+        self.request_id = ""
+        """What it is called in its answer and in the log."""
         self.body = b""
         self.params: Mapping[str, str] = {}
         """What its path says where the operation's has a name in braces."""

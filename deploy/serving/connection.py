@@ -137,7 +137,7 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer what cannot be read any further, after what was read before, and end."""
-        call = Call("", "", {}, "")
+        call = Call("", "", self._reader.headers, "")
         call.refusal, call.keep_alive = refusal, False
         self._last = True
         self._ready(call)
@@ -168,7 +168,7 @@ class Connection(asyncio.Protocol):
         call.keep_alive &= not self.shared.life.draining
         if isinstance(answer, Answer):
             body = answer.body
-            head = _head(answer, self.shared.date, b"content-length: %d\r\n" % len(body), keep_alive=call.keep_alive)
+            head = _head(call, answer, self.shared.date, b"content-length: %d\r\n" % len(body))
             self.transport.write(head if call.method == "HEAD" else head + body)
         else:
             await self._stream(call, answer)
@@ -177,7 +177,7 @@ class Connection(asyncio.Protocol):
         call.keep_alive &= call.chunked
         framing = b"transfer-encoding: chunked\r\n" if call.chunked else b""
         async with aclosing(answer.pieces):
-            self.transport.write(_head(answer, self.shared.date, framing, keep_alive=call.keep_alive))
+            self.transport.write(_head(call, answer, self.shared.date, framing))
             async for piece in answer.pieces:
                 self.transport.write(b"%x\r\n%b\r\n" % (len(piece), piece) if call.chunked else piece)
                 if self._writable:
@@ -212,12 +212,13 @@ class Connection(asyncio.Protocol):
             self._until(_SLOWEST)
 
 
-def _head(answer: Answer | Stream, date: bytes, framing: bytes, *, keep_alive: bool) -> bytes:
+def _head(call: Call, answer: Answer | Stream, date: bytes, framing: bytes) -> bytes:
     """The status line and the headers."""
-    lines = [_STATUS_LINES[answer.status], date, b"content-type: ", answer.media_type.encode(), b"\r\n", framing]
+    request_id, media_type = call.request_id.encode(), answer.media_type.encode()
+    lines = [_STATUS_LINES[answer.status], date, b"x-request-id: ", request_id, b"\r\ncontent-type: ", media_type, b"\r\n", framing]
     if answer.headers:
         lines += [_lines(answer.headers)]
-    if not keep_alive:
+    if not call.keep_alive:
         lines += [b"connection: close\r\n"]
     return b"".join((*lines, b"\r\n"))
 

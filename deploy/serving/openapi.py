@@ -6,10 +6,20 @@ from typing import Any, Final
 
 from deploy.serving.instances import example_instance, instance_schema
 from deploy.serving.model import Model
+from deploy.serving.request_ids import PATTERN
 from deploy.serving.routes import Operation
-from deploy.serving.schemas import SCHEMAS, completion_request, generate_request, predict_request, schema_ref
+from deploy.serving.schemas import (
+    SCHEMAS,
+    UPLOADS,
+    completion_request,
+    generate_request,
+    invocation_request,
+    predict_request,
+    schema_ref,
+)
 from deploy.serving.settings import Settings
 from deploy.serving.tensors import example_tensors
+from tasks.core.transforms import TableTransform
 
 _JSON: Final = "application/json"
 _EVENTS: Final = "text/event-stream"
@@ -18,11 +28,20 @@ _PROMPT: Final = "Once upon a time"
 _EXAMPLE_TOKENS: Final = 64
 _REFUSALS: Final = {
     400: "The request is not what was expected.",
+    403: "The request comes from the page of another site.",
     404: "There is no such model or version.",
     413: "The body is too large, or holds too many rows.",
-    415: "The body is not JSON.",
+    415: "The body is of a media type that is not taken here.",
     422: "An instance cannot be used, and the text names its index; or a prompt cannot be read.",
     503: "The model, or the server, does not answer now.",
+    504: "It could not be answered before its deadline.",
+}
+_REQUEST_ID: Final = "X-Request-Id"
+_REQUEST_ID_PARAMETER: Final = {
+    "name": _REQUEST_ID,
+    "in": "header",
+    "description": "What the request is called in its answer and in the server's log; another is made for one that is not so.",
+    "schema": {"type": "string", "pattern": PATTERN},
 }
 
 
@@ -37,7 +56,11 @@ def openapi_document(operations: Sequence[Operation], models: Sequence[Model], v
         "info": {"title": "maasflow", "version": version, "description": f"Models served: {', '.join(names) or 'none yet'}."},
         "servers": [{"url": "/"}],
         "paths": paths,
-        "components": {"schemas": {**SCHEMAS, **_model_schemas(models, settings)}},
+        "components": {
+            "schemas": {**SCHEMAS, **_model_schemas(models, settings)},
+            "headers": {"RequestId": {"description": "The client's own if it sent one, else a new one.", "schema": {"type": "string"}}},
+            "parameters": {"RequestId": _REQUEST_ID_PARAMETER},
+        },
         "x-models": [_model_summary(model, settings) for model in models],
     }
 
@@ -46,19 +69,25 @@ def _described(operation: Operation, models: Sequence[Model], settings: Settings
     content: dict[str, Any] = {operation.reply: {}} if "/" in operation.reply else {_JSON: {"schema": schema_ref(operation.reply)}}
     if operation.events:
         content[_EVENTS] = {"schema": schema_ref(operation.events)}
-    replies = {"200": {"description": "OK", "content": content}}
+    replies: dict[str, dict[str, Any]] = {"200": {"description": "OK", "content": content}}
     for status in operation.refusals:
         replies[str(status)] = {"description": _REFUSALS[status], "content": {_JSON: {"schema": schema_ref("Error")}}}
+    for reply in replies.values():
+        reply["headers"] = {_REQUEST_ID: {"$ref": "#/components/headers/RequestId"}}
     described: dict[str, Any] = {
         "operationId": re.sub(r"\W+", "_", f"{operation.method.lower()}{operation.path}").strip("_"),
         "summary": operation.summary,
-        "parameters": [_parameter(name, models) for name in re.findall(r"{(\w+)}", operation.path)],
+        "parameters": [
+            *(_parameter(name, models) for name in re.findall(r"{(\w+)}", operation.path)),
+            {"$ref": "#/components/parameters/RequestId"},
+        ],
         "responses": replies,
     }
     if operation.request:
         body: dict[str, Any] = {"schema": schema_ref(operation.request)}
         examples = _examples(operation.request, models, settings)
-        described["requestBody"] = {"required": True, "content": {_JSON: body | ({"examples": examples} if examples else {})}}
+        uploads = {kind: {"schema": UPLOADS[kind]} for kind in operation.uploads}
+        described["requestBody"] = {"required": True, "content": {_JSON: body | ({"examples": examples} if examples else {}), **uploads}}
     return described
 
 
@@ -71,6 +100,7 @@ def _parameter(name: str, models: Sequence[Model]) -> dict[str, Any]:
 def _examples(request: str, models: Sequence[Model], settings: Settings) -> dict[str, Any]:
     example = {
         "PredictRequest": _predict_example,
+        "InvocationRequest": _invocation_example,
         "InferRequest": _infer_example,
         "GenerateRequest": _generate_example,
         "CompletionRequest": _completion_example,
@@ -81,6 +111,16 @@ def _examples(request: str, models: Sequence[Model], settings: Settings) -> dict
 
 def _predict_example(model: Model, _: Settings) -> dict[str, Any] | None:
     return None if model.generator else {"instances": [example_instance(model.manifest.transform)]}
+
+
+def _invocation_example(model: Model, settings: Settings) -> dict[str, Any]:
+    transform = model.manifest.transform
+    if model.generator:
+        return {"inputs": [_PROMPT], "params": {"max_tokens": min(_EXAMPLE_TOKENS, settings.max_tokens)}}
+    example = example_instance(transform)
+    if isinstance(transform, TableTransform):
+        return {"dataframe_split": {"columns": list(example), "data": [list(example.values())]}, "params": {"probabilities": True}}
+    return {"inputs": [example]}
 
 
 def _generate_example(model: Model, settings: Settings) -> dict[str, Any] | None:
@@ -115,8 +155,12 @@ def _model_schemas(models: Sequence[Model], settings: Settings) -> dict[str, Any
         f"{model.name}.PredictRequest": predict_request(schema_ref(f"{model.name}.Instance"), settings.max_rows) for model in predicting
     }
     either = {"anyOf": [schema_ref(name) for name in requests]} if requests else predict_request({}, settings.max_rows)
-    writing = {"GenerateRequest": generate_request(settings.max_tokens), "CompletionRequest": completion_request(settings)}
-    return {**schemas, **requests, "PredictRequest": either, **writing}
+    others = {
+        "GenerateRequest": generate_request(settings.max_tokens),
+        "CompletionRequest": completion_request(settings),
+        "InvocationRequest": invocation_request(settings),
+    }
+    return {**schemas, **requests, "PredictRequest": either, **others}
 
 
 def _model_summary(model: Model, settings: Settings) -> dict[str, Any]:

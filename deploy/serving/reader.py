@@ -55,6 +55,11 @@ class Reader:
         if self._fatal:
             raise self._fatal
 
+    @property
+    def headers(self) -> dict[bytes, bytes]:
+        """Of the call that is being read, as many as came."""
+        return self._headers if self.begun else {}
+
     # What the parser calls.
 
     def on_message_begin(self) -> None:

@@ -24,6 +24,7 @@ class Operation:
 
     `request`, `reply` and `events` name schemas of `deploy.serving.schemas`; `reply` may be a media type instead, and
     `events` are what it becomes where a request asks for a stream.
+    `uploads` are the media types that it takes beside JSON.
     `refusals` are the statuses that the route answers beside 200.
     """
 
@@ -34,6 +35,7 @@ class Operation:
     reply: str
     request: str | None = None
     events: str | None = None
+    uploads: tuple[str, ...] = ()
     refusals: tuple[int, ...] = ()
     scope: Scope | None = "infer"
     """What an API key must be for, where keys are demanded; None where none is needed."""

@@ -2,8 +2,12 @@
 
 from typing import Any, Final
 
+from deploy.serving.csv_rows import MEDIA_TYPE as CSV
+from deploy.serving.multipart import FORM
 from deploy.serving.settings import Settings
+from deploy.serving.uploads import TAKEN
 from tasks.core.generator import Options
+from tasks.core.transforms.image import MAX_PIXELS
 
 
 def _object(properties: dict[str, Any], *optional: str, **more: Any) -> dict[str, Any]:
@@ -45,6 +49,14 @@ _COMPLETION: Final = {
     "choices": _list(_CHOICE),
 }
 _STREAM: Final = {"type": "boolean", "default": False, "description": "Answer with server-sent events, one for each piece as it comes."}
+_PREDICTION: Final = _object(
+    {
+        "label": {"type": "string", "description": "The most probable one."},
+        "probabilities": {"type": "object", "additionalProperties": {"type": "number"}},
+    }
+)
+_ROW: Final = {"type": "object", "description": "By column."}
+_COLUMNS: Final = _list({"type": ["string", "integer"]}, uniqueItems=True)
 _TENSOR_METADATA: Final = _list(_object({"name": _TEXT, "datatype": _DATATYPE, "shape": _SHAPE}))
 
 SCHEMAS: Final[dict[str, Any]] = {
@@ -96,15 +108,16 @@ SCHEMAS: Final[dict[str, Any]] = {
         {
             "model": _TEXT,
             "version": _TEXT,
+            "request_id": {"type": "string", "description": "What the header X-Request-Id says too."},
+            "predictions": _list(_PREDICTION, description="One for each instance, in order."),
+        }
+    ),
+    "InvocationReply": _object(
+        {
             "predictions": _list(
-                _object(
-                    {
-                        "label": {"type": "string", "description": "The most probable one."},
-                        "probabilities": {"type": "object", "additionalProperties": {"type": "number"}},
-                    }
-                ),
-                description="One for each instance, in order.",
-            ),
+                {"anyOf": [{"type": "string", "description": "A label, or the continuation of a prompt."}, _PREDICTION]},
+                description="One for each row, in order.",
+            )
         }
     ),
     "GenerateReply": _GENERATED,
@@ -139,6 +152,21 @@ SCHEMAS: Final[dict[str, Any]] = {
     ),
 }
 
+UPLOADS: Final[dict[str, Any]] = {
+    FORM: {
+        "type": "object",
+        "description": (
+            "Images or texts, each a part 'file'. For a table one file of CSV, or one row with a part for each column. "
+            "At most as many parts as instances in JSON."
+        ),
+        "properties": {"file": _list({"type": "string", "contentMediaType": "application/octet-stream"}, minItems=1)},
+    },
+    TAKEN["image"]: {"description": f"One image, of at most {MAX_PIXELS:,} pixels."},
+    TAKEN["text"]: {"type": "string", "description": "One text, in UTF-8."},
+    CSV: {"type": "string", "description": "Rows in UTF-8 below a line that names the columns; an empty cell is a missing value."},
+}
+"""What bodies of other media types than JSON are. A browser's page of another site is refused all of them."""
+
 
 def predict_request(instance: dict[str, Any], limit: int) -> dict[str, Any]:
     """The body of a prediction whose instances have the given schema."""
@@ -169,6 +197,29 @@ def completion_request(settings: Settings) -> dict[str, Any]:
         "user": {"type": "string", "description": "Taken and not used."},
     }
     return _object(properties, *(key for key in properties if key != "model"))
+
+
+def invocation_request(settings: Settings) -> dict[str, Any]:
+    """The body of an invocation, as MLflow has it: the rows in exactly one of four forms."""
+    split = _object({"columns": _COLUMNS, "data": _list(_list({})), "index": _list({})}, "index", additionalProperties=False)
+    values = _list({}, description="Rows by column, or bare values for a model of one column; that column may have any name.")
+    forms = {
+        "dataframe_split": split,
+        "dataframe_records": _list(_ROW),
+        "instances": values,
+        "inputs": {"anyOf": [values, {"type": "object", "additionalProperties": _list({}), "description": "Lists by column."}]},
+    }
+    probabilities = {"type": "boolean", "default": False, "description": "Whether a prediction has them beside its label."}
+    params = {
+        "type": ["object", "null"],
+        "description": "For a model with labels 'probabilities'; for a language model the options of a generation.",
+        "properties": {"probabilities": probabilities, **_options(settings.max_tokens)},
+        "additionalProperties": False,
+    }
+    return {
+        "description": "NaN, which is not in JSON, is read as null, because Python's clients write it so.",
+        "oneOf": [_object({form: schema, "params": params}, "params", additionalProperties=False) for form, schema in forms.items()],
+    }
 
 
 def _options(most: int) -> dict[str, Any]:

@@ -40,6 +40,10 @@ def test_each_path_answers_as_its_schema_says(client: httpx.Client, document: di
             if body:
                 check(document, body["schema"], example)
             reply = client.request(method.upper(), path.format(name=model, version=VERSIONS[model]), json=example)
+            if path == "/invocations":
+                # It wants a server of one model: test_invocations.py has one.
+                assert reply.status_code == 400
+                continue
             assert reply.status_code == 200, (path, reply.text)
             kind, content = next(iter(operation["responses"]["200"]["content"].items()))
             assert reply.headers["content-type"].partition(";")[0] == kind
@@ -70,7 +74,37 @@ def test_each_model_has_examples_for_what_it_does(document: dict[str, Any]) -> N
     }
     assert found["/v1/models/{name}/predict"] == {"marks", "moods", "people"}
     assert found["/v1/models/{name}/generate"] == found["/v1/completions"] == {"writer"}
-    assert found["/v2/models/{name}/infer"] == set(VERSIONS)
+    assert found["/v2/models/{name}/infer"] == found["/invocations/{name}"] == set(VERSIONS)
+
+
+UPLOADED: dict[str, tuple[str, bytes]] = {
+    "multipart/form-data": ("moods", b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\ngood\r\n--x--\r\n'),
+    "image/*": ("marks", b"BM"),
+    "text/plain": ("moods", b"good"),
+    "text/csv": ("people", b"age,color\n40,blue\n"),
+}
+"""A model that takes a body of each media type beside JSON."""
+
+
+def test_each_media_type_in_it_is_taken(client: httpx.Client, document: dict[str, Any]) -> None:
+    found = set()
+    for path, method, operation in operations(document):
+        for kind in set(operation.get("requestBody", {}).get("content", {})) - {"application/json"}:
+            found.add(kind)
+            model, body = UPLOADED[kind]
+            headers = {"Content-Type": kind.replace("*", "bmp") + ("; boundary=x" if "form" in kind else "")}
+            reply = client.request(method.upper(), path.format(name=model), content=body, headers=headers)
+            # Not 415. A bitmap of two letters is no image.
+            assert reply.status_code == (400 if path == "/invocations" else 422 if kind == "image/*" else 200), (path, reply.text)
+    assert found == set(UPLOADED)
+
+
+def test_each_answer_has_the_headers_that_it_says(client: httpx.Client, document: dict[str, Any]) -> None:
+    for path, method, operation in operations(document):
+        reply = client.request(method.upper(), path.format(name="nobody", version="1"))
+        for said in operation["responses"].values():
+            assert all(name in reply.headers for name in said["headers"])
+            assert "X-Request-Id" in said["headers"]
 
 
 def test_each_refusal_is_documented(client: httpx.Client, document: dict[str, Any]) -> None:

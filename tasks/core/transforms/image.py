@@ -4,7 +4,7 @@ import base64
 import binascii
 import io
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -14,7 +14,10 @@ from tasks.core.config import Config
 from tasks.core.errors import InputError
 from tasks.core.transforms.fitted import Arrays, Chunks, Columns, Fitted, Tensors, TensorSpec
 
-MAX_PIXELS = 50_000_000
+MAX_PIXELS: Final = 50_000_000
+"""Of one image, which is refused by what its header says, before it is decoded: a file of a few kilobytes may hold gigabytes."""
+_FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+"""What is opened. Others of Pillow's run a program (EPS), or hold an image whose size is another than the file says (ICO, ICNS)."""
 
 Scale = Annotated[float, Field(gt=0)]
 
@@ -103,7 +106,7 @@ def open_image(value: Any, mode: Literal["L", "RGB"]) -> Image.Image:
     if not isinstance(value, bytes | bytearray | memoryview):
         raise InputError(f"expected an image as base64 text or rows of pixels, found {type(value).__name__}")
     try:
-        image: Image.Image = Image.open(io.BytesIO(value))
+        image: Image.Image = Image.open(io.BytesIO(value), formats=_FORMATS)
         if image.width * image.height > MAX_PIXELS:
             raise InputError(f"the image has {image.width} × {image.height} pixels, more than the limit of {MAX_PIXELS:,}")
         frames = getattr(image, "n_frames", 1)
