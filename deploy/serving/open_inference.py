@@ -43,7 +43,7 @@ class OpenInference:
                     handler=self.infer,
                     request="InferRequest",
                     reply="InferReply",
-                    refusals=(400, 404, 413, 415, 503),
+                    refusals=(400, 403, 404, 413, 415, 503, 504),
                 ),
                 Operation(
                     method="GET",

@@ -28,14 +28,18 @@ _PROMPT: Final = "Once upon a time"
 _EXAMPLE_TOKENS: Final = 64
 _REFUSALS: Final = {
     400: "The request is not what was expected.",
-    403: "The request comes from the page of another site.",
+    403: "The API key may not do this, or the request comes from the page of another site.",
+    401: "An API key is needed, or this one is not known.",
     404: "There is no such model or version.",
     413: "The body is too large, or holds too many rows.",
     415: "The body is of a media type that is not taken here.",
     422: "An instance cannot be used, and the text names its index; or a prompt cannot be read.",
+    429: "The API key has had what it may have a second; Retry-After says when there is more.",
     503: "The model, or the server, does not answer now.",
     504: "It could not be answered before its deadline.",
 }
+_WITH_KEYS: Final = (401, 403, 429)
+"""What is answered beside where API keys are demanded."""
 _REQUEST_ID: Final = "X-Request-Id"
 _REQUEST_ID_PARAMETER: Final = {
     "name": _REQUEST_ID,
@@ -70,7 +74,7 @@ def _described(operation: Operation, models: Sequence[Model], settings: Settings
     if operation.events:
         content[_EVENTS] = {"schema": schema_ref(operation.events)}
     replies: dict[str, dict[str, Any]] = {"200": {"description": "OK", "content": content}}
-    for status in operation.refusals:
+    for status in sorted({*operation.refusals, *(_WITH_KEYS if operation.scope else ())}):
         replies[str(status)] = {"description": _REFUSALS[status], "content": {_JSON: {"schema": schema_ref("Error")}}}
     for reply in replies.values():
         reply["headers"] = {_REQUEST_ID: {"$ref": "#/components/headers/RequestId"}}
