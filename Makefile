@@ -7,7 +7,7 @@ STAMP := .venv/.installed
 EXTRAS := serve,pipeline,minilm,dev
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint format schema constraints bench results clean
+.PHONY: help demo test lint format schema constraints bench fuzz results clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -36,6 +36,9 @@ bench: $(STAMP) ## measure the speed that the README promises, and training besi
 	$(BIN)/python -m tests.benchmarks.pipeline
 	$(BIN)/python -m tests.benchmarks.training
 
+fuzz: $(STAMP) ## ask the server for what no client should send
+	$(BIN)/python -m tests.fuzz
+
 results: $(STAMP) ## run every shipped recipe and write docs/RESULTS.md; MAASFLOW_MIRROR stands in for the hub
 	$(BIN)/python -m tests.benchmarks.results docs/RESULTS.md
 
@@ -50,7 +53,7 @@ constraints: ## resolve every dependency anew and pin it
 	grep -qx 'torch==[0-9.]*' "$$fresh/constraints.txt" && cp "$$fresh/constraints.txt" constraints.txt
 
 clean: ## remove what these commands made; data, models and runs stay
-	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .fuzz dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, or set PYTHON=/path/to/it" >&2; exit 1; }
