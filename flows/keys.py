@@ -15,7 +15,7 @@ def make_key(
 
 def listed_keys() -> str:
     """A table of all keys, of which none can be used."""
-    rows = [("id", "name", "scopes", "models", "requests/s", "units/s", "created", "revoked")]
+    rows: list[tuple[str, ...]] = [("id", "name", "scopes", "models", "requests/s", "units/s", "created", "revoked")]
     for key in ApiKeys.read(Workspace.current().keys).keys:
         limits = (f"{limit:g}" if limit else "any" for limit in (key.requests_per_second, key.units_per_second))
         rows.append((key.id, key.name, ", ".join(key.scopes), ", ".join(key.models), *limits, key.created, key.revoked or ""))

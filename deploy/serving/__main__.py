@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         ("deadline", "seconds in which a request is answered once it was read"),
         ("max_tokens", "most tokens that one generation may be asked for"),
         ("max_generations", "most generations at once"),
+        ("payload_bytes", "most bytes that are kept of one model's requests"),
         ("read", "seconds in which a request must be sent whole"),
         ("keep_alive", "seconds for which a connection waits for another request"),
         ("watch", "seconds between looks at the pointers"),
@@ -38,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--keys", type=Path, help="a file with API keys, from maasflow keys; from the first key on, every request needs one"
     )
     parser.add_argument("--redis", metavar="URL", help="where servers share what keys have left, as redis://host:6379/0")
+    parser.add_argument("--payloads", type=Path, metavar="FOLDER", help="where a sample of requests is kept, for recipes that ask for it")
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="a certificate chain in PEM: speak TLS")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key")
     parser.add_argument("--insecure", action="store_true", help="listen on other addresses than this machine's own without API keys")

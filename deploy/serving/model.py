@@ -4,8 +4,9 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -18,6 +19,7 @@ from tasks.core.bundle import Bundle, Manifest
 from tasks.core.errors import BundleError, MaasflowError
 from tasks.core.generator import Generator
 from tasks.core.predictor import Prediction, Predictor
+from tasks.core.recipe import PayloadLog
 from tasks.core.transforms import TextTransform
 
 _LITTLE: Final = 4096
@@ -39,6 +41,8 @@ class Model:
     batcher: Batcher
     generator: Generator | None = None
     """For a language model."""
+    keep: Callable[[Call, Sequence[Any], Sequence[Prediction]], None] | None = None
+    """Takes what was asked and answered, where the recipe says that some of it is kept."""
 
     @classmethod
     def load(cls, folder: Path, name: str, version: str, workers: Workers) -> Self:
@@ -53,7 +57,8 @@ class Model:
         try:
             predictor = Predictor(bundle)
             generator = Generator(predictor) if predictor.manifest.task == "language_modelling" else None
-            return cls(name, version, predictor, workers.batcher(name, predictor, _warm(predictor)), generator)
+            batcher = workers.batcher(name, predictor, _warm(predictor))
+            return cls(name, version, predictor, batcher, generator, _keeper(name, version, predictor, workers))
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             what = f"ONNX Runtime cannot load and run its variant '{bundle.manifest.chosen}'"
             raise LoadError(f"version {version} cannot be served: {what}") from error
@@ -75,7 +80,18 @@ class Model:
         work = await self.batcher.run(tensors, deadline)
         found = self.predictor.predictions(work.outputs["logits"])
         self.batcher.around(work, start)
+        if self.keep:
+            self.keep(call, instances, found)
         return found
+
+
+def _keeper(
+    name: str, version: str, predictor: Predictor, workers: Workers
+) -> Callable[[Call, Sequence[Any], Sequence[Prediction]], None] | None:
+    rule = PayloadLog.parse(predictor.manifest.recipe.get("serving", {}).get("payloads", {}))
+    if workers.payloads is None or not rule.sample:
+        return None
+    return partial(workers.payloads.add, name, {"version": version, "variant": predictor.variant.name}, rule)
 
 
 def _warm(predictor: Predictor) -> float:

@@ -68,13 +68,17 @@ class Prometheus(Collector):
         for name, found in self.metrics.models.items():
             for outcome, count in found.reloads.items():
                 reloads.add_metric((name, outcome), count)
+        payloads = CounterMetricFamily("maasflow_payload_rows", "Rows of the payload log", labels=("model", "outcome"))
+        if self.models.workers.payloads:
+            for (name, outcome), count in self.models.workers.payloads.outcomes.items():
+                payloads.add_metric((name, outcome), count)
         waiting = GaugeMetricFamily("maasflow_waiting_rows", "Rows that wait", labels=("model",))
         info = GaugeMetricFamily("maasflow_model_info", "What is served, and by what", labels=("model", "version", "variant", "provider"))
         for model in self.models.running():
             waiting.add_metric((model.name,), model.batcher.waiting_rows)
             provider = runtime_of(model.predictor.session).provider
             info.add_metric((model.name, model.version, model.predictor.variant.name, provider), 1)
-        yield from (reloads, waiting, info)
+        yield from (reloads, payloads, waiting, info)
 
 
 def _media_type(content_type: str) -> str:

@@ -50,7 +50,7 @@ def serve(served: Path, host: str = "127.0.0.1", port: int = 8000, settings: Set
 
 
 async def _run(listener: socket.socket, models: Models, guard: Guard, settings: Settings, tls: ssl.SSLContext | None) -> int:
-    life = Life(settings)
+    life, payloads = Life(settings), models.workers.payloads
     connections = Connections(Application(models, life, guard, settings), life, settings)
     _heed_signals(life)
     connections.tick()
@@ -60,11 +60,15 @@ async def _run(listener: socket.socket, models: Models, guard: Guard, settings: 
         await asyncio.sleep(_TICK)
         connections.tick()
         guard.refresh()
+        if payloads:
+            payloads.tick()
     server.close()
     connections.close()
     following.cancel()
     with suppress(asyncio.CancelledError):
         await following
+    if payloads:
+        await payloads.close()
     return life.exit_code
 
 

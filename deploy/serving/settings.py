@@ -32,6 +32,10 @@ class Settings:
     """Its private key."""
     insecure: bool = False
     """Listen on other addresses than this machine's own although no key is needed."""
+    payloads: Path | None = None
+    """The folder for what recipes' `serving.payloads` has the server keep; nothing is kept without."""
+    payload_bytes: int = 2**30
+    """Most bytes that are kept of one model; the oldest make room."""
     read: float = 30.0
     """In which a request must be sent whole, else it is answered 408."""
     keep_alive: float = 75.0

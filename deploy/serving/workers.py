@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from deploy.serving.batcher import Batcher
 from deploy.serving.metrics import Metrics
+from deploy.serving.payloads import Payloads
 from deploy.serving.settings import Settings
 from tasks.core.lanes import Lanes
 from tasks.core.machine import usable_cores
@@ -16,6 +17,7 @@ class Workers:
     def __init__(self, settings: Settings, metrics: Metrics | None = None) -> None:
         self.settings = settings
         self.metrics = metrics or Metrics()
+        self.payloads = Payloads(settings.payloads, settings.payload_bytes) if settings.payloads else None
         self.cores = usable_cores()
         self._threads = ThreadPoolExecutor(self.cores, thread_name_prefix="infer")
 

@@ -184,6 +184,15 @@ class Release(Config):
     approval: Literal["automatic", "review"] = "review"
 
 
+class PayloadLog(Config):
+    """What the server keeps of requests and answers, in Parquet, for the monitoring of the model."""
+
+    sample: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """The share of requests that is kept; 0 keeps none."""
+    redact: tuple[str, ...] = ()
+    """Columns that are left out of what is kept. Of a text or an image that is sent alone nothing is kept then."""
+
+
 class Serving(Config):
     """How the server runs this model."""
 
@@ -191,6 +200,7 @@ class Serving(Config):
     """Threads for one inference; 0 takes one for each core that this process may use."""
     device: Device = "cpu"
     """Where it runs, and is measured: auto takes a CUDA device where there is one. A device that a session does not get is an error."""
+    payloads: PayloadLog = PayloadLog()
 
 
 class Search(Config):

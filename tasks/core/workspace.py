@@ -55,6 +55,11 @@ class Workspace:
         return self.state / "keys.json"
 
     @property
+    def payloads(self) -> Path:
+        """What the server keeps of requests and answers; see `deploy.serving.payloads`."""
+        return self.state / "payloads"
+
+    @property
     def mlruns(self) -> Path:
         return self.root / "mlruns"
 
