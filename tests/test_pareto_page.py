@@ -1,27 +1,22 @@
 """The page of a search in a real browser."""
 
-import shutil
 import subprocess
 from pathlib import Path
-
-import pytest
 
 from tasks.candidate import Miss, pareto_front
 from tasks.compress import write_findings
 from tasks.core.machine import this_machine
 from tasks.core.recipe import Limits
 from tasks.pareto_page import Picture
+from tests.browser import find_chromium
 from tests.test_compress import candidate
 from tests.tiny import Stages
 
 
 def rendered(page: Path) -> str:
     """The page's elements after its script ran."""
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("needs chromium")
     command = [
-        browser,
+        find_chromium(),
         "--headless",
         "--no-sandbox",
         "--disable-gpu",

@@ -8,7 +8,7 @@ import orjson
 
 from deploy.serving.calls import Answer, Call, Refusal, Stream
 from deploy.serving.completions import Completions
-from deploy.serving.documentation import Documentation, to_docs
+from deploy.serving.documentation import Documentation
 from deploy.serving.generations import Generations
 from deploy.serving.guard import Guard
 from deploy.serving.invocations import Invocations
@@ -18,7 +18,7 @@ from deploy.serving.open_inference import OpenInference
 from deploy.serving.predictions import Predictions
 from deploy.serving.prometheus import Prometheus
 from deploy.serving.request_ids import RequestIds
-from deploy.serving.routes import Operation, Routes
+from deploy.serving.routes import Routes
 from deploy.serving.settings import Settings
 from deploy.serving.writers import Writers
 
@@ -36,8 +36,7 @@ class Application:
         operations += [*Generations(models, writers, settings).operations(), *Completions(models, writers, settings).operations()]
         operations += Prometheus(models, models.workers.metrics).operations()
         operations += Documentation(models, settings, operations.copy()).operations()
-        root = Operation(method="GET", path="/", summary="To the documentation", handler=to_docs, reply="text/html", scope=None)
-        self.routes = Routes([*operations, root])
+        self.routes = Routes(operations)
         self.guard = guard
         self.metrics = models.workers.metrics
         self.request_ids = RequestIds()

@@ -1,5 +1,8 @@
-"""`/openapi.json`, and the page at `/docs` that a browser renders from it, without anything from elsewhere."""
+"""The pages for people, and `/openapi.json`, from which a browser draws them without anything from elsewhere."""
 
+import base64
+import hashlib
+import re
 from importlib import metadata, resources
 from typing import Final
 
@@ -9,14 +12,8 @@ from deploy.serving.openapi import openapi_document
 from deploy.serving.routes import Operation
 from deploy.serving.settings import Settings
 
-_HEADERS: Final = {
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
+_HTML: Final = "text/html"
+_INLINE: Final = re.compile(r"<(style|script)>(.*?)</\1>", re.DOTALL)
 
 
 class Documentation:
@@ -27,12 +24,16 @@ class Documentation:
         self.settings = settings
         self.others = others
         self.version = metadata.version("maasflow")
-        self.html = (resources.files("deploy.serving") / "docs.html").read_bytes()
+        self._models_page = _page("page.html")
+        self._routes_page = _page("docs.html")
 
     def operations(self) -> list[Operation]:
         return [
             Operation(
-                method="GET", path="/docs", summary="This documentation, for people", handler=self.page, reply="text/html", scope=None
+                method="GET", path="/", summary="The models, and a form to try each", handler=self.models_page, reply=_HTML, scope=None
+            ),
+            Operation(
+                method="GET", path="/docs", summary="This documentation, for people", handler=self.routes_page, reply=_HTML, scope=None
             ),
             Operation(
                 method="GET", path="/openapi.json", summary="This documentation, for programs", handler=self.document, reply="Document"
@@ -42,9 +43,30 @@ class Documentation:
     async def document(self, _: Call) -> Answer:
         return Answer(openapi_document([*self.others, *self.operations()], self.models.running(), self.version, self.settings))
 
-    async def page(self, _: Call) -> Answer:
-        return Answer(self.html, headers=_HEADERS, media_type="text/html; charset=utf-8")
+    async def models_page(self, _: Call) -> Answer:
+        return self._models_page
+
+    async def routes_page(self, _: Call) -> Answer:
+        return self._routes_page
 
 
-async def to_docs(_: Call) -> Answer:
-    return Answer(b"", 307, {"location": "/docs"}, "text/plain")
+def _page(name: str) -> Answer:
+    """A file beside this one, whose own style and script alone may run: no markup that found its way into it could do anything."""
+    html = (resources.files("deploy.serving") / name).read_text("utf-8")
+    allowed = {tag: f"'sha256-{_digest(content)}'" for tag, content in _INLINE.findall(html)}
+    policy = (
+        f"default-src 'none'; style-src {allowed['style']}; script-src {allowed['script']}; connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    )
+    # A browser asks again each time, so that after an update of the server none has the old page.
+    headers = {
+        "Content-Security-Policy": policy,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",
+    }
+    return Answer(html.encode(), headers=headers, media_type="text/html; charset=utf-8")
+
+
+def _digest(content: str) -> str:
+    return base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()

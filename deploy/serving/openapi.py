@@ -50,7 +50,7 @@ _REQUEST_ID_PARAMETER: Final = {
 
 
 def openapi_document(operations: Sequence[Operation], models: Sequence[Model], version: str, settings: Settings) -> dict[str, Any]:
-    """The document. `x-models` lists the loaded models with labels, version and an example, for the page at `/docs`."""
+    """The document. `x-models` lists the loaded models with labels, version and an example, for the page at `/`."""
     names = [model.name for model in models]
     paths: dict[str, Any] = {}
     for operation in sorted(operations, key=lambda operation: operation.path):
