@@ -186,6 +186,26 @@ def data_build(name: str, force: bool) -> None:
     click.echo(build_dataset(name, force=force))
 
 
+@cli.group()
+def export() -> None:
+    """Releases for other servers."""
+
+
+@export.command("triton")
+@click.argument("model")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+def export_triton(model: str, folder: Path) -> None:
+    """Write a release into FOLDER as a model repository of NVIDIA's Triton Inference Server.
+
+    MODEL is NAME, NAME@ALIAS or NAME@VERSION; without either the champion is meant. FOLDER gets NAME/config.pbtxt and
+    NAME/1/model.onnx. Triton serves tensors only: raw inputs (a text, an image, a row) need the release's transform, with its
+    tokenizer, in front of it, which `maasflow serve` brings along.
+    """
+    from flows.export import export_triton
+
+    click.echo(export_triton(model, folder))
+
+
 @cli.command()
 @click.argument("noun", type=click.Choice(["recipe", "dataset"]))
 def schema(noun: str) -> None:

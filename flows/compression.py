@@ -23,8 +23,9 @@ from tasks.core.stages import Done, StageStore, content_key
 from tasks.core.workspace import Workspace
 from tasks.encode import EncodeResult, encode_by
 from tasks.export import BUNDLE
-from tasks.parent import ParentResult, WeightsResult, encode_key, find_release, recipe_of, require_dataset, take_up, take_weights
+from tasks.parent import ParentResult, WeightsResult, encode_key, recipe_of, require_dataset, take_up, take_weights
 from tasks.plan import Keys
+from tasks.releases import find_release
 from tasks.tracking import CHALLENGER, Tracking
 from tasks.train import TrainResult
 

@@ -7,6 +7,7 @@ import argparse
 import json
 import logging
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -17,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from tasks.core.bundle import Bundle
+from tasks.core.command import report
 from tasks.core.config import Config
 from tasks.core.errors import BundleError, MaasflowError, RegistryError, explain
 from tasks.core.predictor import this_place
@@ -94,7 +96,7 @@ def follow(tracking: Tracking, served: Path, stop: threading.Event, seconds: flo
 def _bring(tracking: Tracking, name: str, version: str, model: Path) -> None:
     target = model / version
     if not _is_whole(target):
-        _fetch(tracking, name, version, target)
+        fetch(tracking, name, version, target)
     previous = pointed_at(model)
     write_text(model / POINTER, json.dumps({"version": version}))
     _prune(model, [version, *([previous] if previous else [])])
@@ -122,8 +124,8 @@ def _is_whole(folder: Path) -> bool:
     return True
 
 
-def _fetch(tracking: Tracking, name: str, version: str, target: Path) -> None:
-    """Download a bundle, and put it in its place once it is verified."""
+def fetch(tracking: Tracking, name: str, version: str, target: Path) -> None:
+    """Download a bundle, and put it in its place once it is verified. Raises RegistryError, BundleError."""
     if KEY not in tracking.version(name, version).tags:
         # Said before the download: on a registry that others use too, it may be of any size.
         raise BundleError(f"{name} version {version} was not registered by maasflow")
@@ -143,18 +145,44 @@ def _prune(model: Path, recent: list[str]) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def main() -> None:
-    """`python -m tasks.deploy WORKSPACE`: follow the registry until standard input ends."""
+def main() -> int:
+    """`python -m tasks.deploy [WORKSPACE]`: the exit code is 0, or 1 where `--once` could not ask the registry."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    parser = argparse.ArgumentParser(prog="python -m tasks.deploy", description="Follow the registry until standard input ends.")
-    parser.add_argument("workspace", type=Path)
-    workspace = Workspace(parser.parse_args().workspace)
+    parser = argparse.ArgumentParser(
+        prog="python -m tasks.deploy", description="Follow the registry: fetch, verify and point at its champions."
+    )
+    parser.add_argument("workspace", type=Path, nargs="?", default=Path(), help="where the embedded store is, where no server is set")
+    parser.add_argument("--served", type=Path, help="the folder to fill (default: that of the workspace)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="between looks at the registry (default: %(default)s)")
+    until = parser.add_mutually_exclusive_group()
+    until.add_argument("--until", choices=["stdin", "sigterm"], default="stdin", help="end with standard input, or at SIGTERM")
+    until.add_argument("--once", action="store_true", help="look once")
+    options = parser.parse_args()
+    workspace = Workspace(options.workspace.resolve())
+    tracking, served = Tracking.of(workspace), options.served or workspace.served
+    if options.once or options.until == "sigterm":
+        # As the first process of a container it would ignore the signal otherwise. What is half fetched is removed on the way out.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if options.once:
+        return _deploy_once(tracking, served)
     stop = threading.Event()
-    follower = threading.Thread(target=follow, args=(Tracking.of(workspace), workspace.served, stop), daemon=True)
+    if options.until == "sigterm":
+        follow(tracking, served, stop, options.seconds)
+    follower = threading.Thread(target=follow, args=(tracking, served, stop, options.seconds), daemon=True)
     follower.start()
     sys.stdin.buffer.read()
     stop.set()
+    return 0
+
+
+def _deploy_once(tracking: Tracking, served: Path) -> int:
+    """A champion that cannot be brought is told of, and keeps no other from being served: only without the registry it fails."""
+    try:
+        deploy(tracking, served)
+    except MaasflowError as error:
+        return report(error)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

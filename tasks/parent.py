@@ -6,12 +6,12 @@ from typing import Any, Final
 from tasks.compression import standard
 from tasks.core.bundle import Bundle, DatasetVersion, Manifest, TrainedWeights
 from tasks.core.config import Origin, override
-from tasks.core.errors import BundleError, ConfigError, DataError, RegistryError
+from tasks.core.errors import BundleError, ConfigError, DataError
 from tasks.core.file_digests import sha256
 from tasks.core.recipe import Recipe
 from tasks.core.stages import StageResult, code_key, content_key, replace_folder
 from tasks.export import BUNDLE
-from tasks.tracking import CHAMPION, Release, Tracking
+from tasks.tracking import Release, Tracking
 from tasks.training.loop import WEIGHTS
 
 _AFTER: Final = ("compression", "evaluation", "gates", "release", "serving")
@@ -23,19 +23,6 @@ class ParentResult(StageResult):
 
     name: str
     version: str
-
-
-def find_release(tracking: Tracking, model: str) -> Release:
-    """The version that `NAME`, `NAME@ALIAS` or `NAME@VERSION` means; without either the champion. Raises RegistryError."""
-    name, _, wanted = model.partition("@")
-    if wanted.isdigit():
-        return tracking.version(name, wanted)
-    release = tracking.aliased(name, wanted or CHAMPION)
-    if release is None:
-        raise RegistryError(
-            f"no version of '{name}' is {wanted or CHAMPION}", f"name a version, as in {name}@1, or see what there is: maasflow ui"
-        )
-    return release
 
 
 def take_up(tracking: Tracking, release: Release, out: Path) -> ParentResult:
