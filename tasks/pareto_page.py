@@ -94,10 +94,10 @@ PLOTTED: Final[dict[Objective, tuple[Callable[[Candidate], float], str]]] = {
 }
 """What is plotted for each objective, and what its axis says."""
 _VERBS: Final[dict[Objective, str]] = {
-    "latency": "fastest",
-    "throughput": "of the highest throughput",
-    "size": "smallest",
-    "memory": "of the least memory",
+    "latency": "the fastest",
+    "throughput": "the one with the highest throughput",
+    "size": "the smallest",
+    "memory": "the one with the least memory",
 }
 
 
@@ -159,7 +159,7 @@ def _ending(picture: Picture) -> str:
         return f'<b class="none">Infeasible</b>: {escape(nearest(picture.candidates))}. Nothing was registered.'
     metric = picture.metric.replace("_", " ")
     return (
-        f'<b class="chosen">{escape(chosen.name)}</b> was chosen: the {_VERBS[picture.objective]} of those within the limits, at '
+        f'<b class="chosen">{escape(chosen.name)}</b> was chosen: {_VERBS[picture.objective]} of those within the limits, at '
         f"{chosen.size_ratio:.2f} × fp32's size and {chosen.latency_ms:.3g} ms a row; validation {metric} {chosen.validation:.4f}, "
         f"a drop of {chosen.validation_drop:+.4f}."
     )
