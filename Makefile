@@ -5,9 +5,10 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 BIN := .venv/bin
 STAMP := .venv/.installed
 EXTRAS := serve,pipeline,minilm,dev
+PROTOC := grpcio-tools==1.85.1
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint format schema constraints bench fuzz results clean
+.PHONY: help demo test lint format schema proto constraints bench fuzz results clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -31,6 +32,13 @@ format: $(STAMP) ## mend the style
 
 schema: $(STAMP) ## rewrite docs/schema from the code
 	$(BIN)/python -m tasks.schema docs/schema
+
+# protoc writes for its own version of protobuf and newer ones, and the tools want one of their own: a fresh environment.
+proto: ## rewrite the messages of gRPC from deploy/serving/open_inference.proto
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed: install it, or set PYTHON=/path/to/it" >&2; exit 1; }
+	fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && $(PYTHON) -m venv "$$fresh" && \
+	"$$fresh/bin/python" $(PIP_INSTALL) $(PROTOC) && \
+	"$$fresh/bin/python" -m grpc_tools.protoc -I . --python_out=. --pyi_out=. deploy/serving/open_inference.proto
 
 bench: $(STAMP) ## measure the speed that the README promises, and training beside transformers.Trainer
 	$(BIN)/python -m tests.benchmarks.pipeline

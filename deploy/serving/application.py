@@ -11,15 +11,13 @@ from deploy.serving.completions import Completions
 from deploy.serving.documentation import Documentation
 from deploy.serving.generations import Generations
 from deploy.serving.guard import Guard
+from deploy.serving.inference import Inference
 from deploy.serving.invocations import Invocations
-from deploy.serving.life import Life
-from deploy.serving.models import Models
 from deploy.serving.open_inference import OpenInference
 from deploy.serving.predictions import Predictions
 from deploy.serving.prometheus import Prometheus
 from deploy.serving.request_ids import RequestIds
 from deploy.serving.routes import Routes
-from deploy.serving.settings import Settings
 from deploy.serving.writers import Writers
 
 logger = logging.getLogger(__name__)
@@ -28,9 +26,10 @@ logger = logging.getLogger(__name__)
 class Application:
     """Everything that the server answers."""
 
-    def __init__(self, models: Models, life: Life, guard: Guard, settings: Settings) -> None:
+    def __init__(self, inference: Inference, guard: Guard) -> None:
+        models, settings = inference.models, inference.settings
         writers = Writers(settings.max_generations)
-        open_inference = OpenInference(models, life, settings)
+        open_inference = OpenInference(inference)
         operations = [*open_inference.operations(), *Predictions(models, settings).operations()]
         operations += Invocations(models, writers, open_inference.ready, settings).operations()
         operations += [*Generations(models, writers, settings).operations(), *Completions(models, writers, settings).operations()]

@@ -1,4 +1,4 @@
-"""A request's body: its type, its bytes, and what it says as JSON."""
+"""A request's body: its type, its bytes, and what it says as JSON, which bytes of tensors may follow."""
 
 import json
 import re
@@ -12,7 +12,12 @@ from deploy.serving.origin import refuse_other_sites
 
 JSON: Final = "application/json"
 _JSON: Final = JSON.encode()
+_BINARY: Final = b"application/octet-stream"
 _CHARSET: Final = re.compile(rb"charset\s*=\s*\"?([^\";\s]*)", re.IGNORECASE)
+_MOST_DIGITS: Final = 18
+
+HEADER_LENGTH: Final = b"inference-header-content-length"
+"""Bytes of JSON at a body's beginning; what follows are tensors. Of requests and of replies."""
 
 
 def media_type(call: Call) -> str:
@@ -29,24 +34,35 @@ def read_object(call: Call, limit: int, *, nan: bool = False) -> dict[str, Any]:
 
     Raises Refusal: 400, 403, 413 or 415.
     """
-    headers = call.headers
-    kind = headers.get(b"content-type")
+    kind = call.headers.get(b"content-type")
     if kind is None:
         refuse_other_sites(call)
     # A browser sends a form or plain text to any site without asking first, so that a page elsewhere could reach this server.
     elif kind != _JSON and kind.partition(b";")[0].strip().lower() != _JSON:
         raise Refusal(415, f"the body is {kind.decode('latin-1')}, expected JSON: send the header 'Content-Type: application/json'")
-    if b"inference-header-content-length" in headers:
-        raise Refusal(415, "the binary tensor extension is not supported: send tensors as JSON ('binary_data': false in the client)")
-    body = unpacked(call, limit)
-    try:
-        values = _loads_with_nan(body) if nan and b"NaN" in body else orjson.loads(body)
-    except (ValueError, TypeError, RecursionError) as error:
-        outside = "Infinity is" if nan else "NaN and Infinity are"
-        raise Refusal(400, f"the body is not JSON: {error} ({outside} not in JSON either)") from None
-    if type(values) is not dict:
-        raise Refusal(400, f"expected a JSON object, found {_noun(values)}")
-    return values
+    return _parsed(unpacked(call, limit), nan=nan)
+
+
+def read_object_and_bytes(call: Call, limit: int) -> tuple[dict[str, Any], memoryview]:
+    """The JSON object at the body's beginning, and the bytes that follow it, by the protocol's "Binary Tensor Data" extension.
+
+    The header says how long the JSON is; without it, the body is JSON alone. Raises Refusal as `read_object` does.
+    """
+    length = call.headers.get(HEADER_LENGTH)
+    if length is None:
+        return read_object(call, limit), memoryview(b"")
+    # Nor can a page elsewhere send that header without asking first.
+    kind = call.headers.get(b"content-type", _BINARY)
+    if kind.partition(b";")[0].strip().lower() not in (_BINARY, _JSON):
+        raise Refusal(415, f"the body is {kind.decode('latin-1')}: send the header 'Content-Type: application/octet-stream'")
+    body = memoryview(unpacked(call, limit))
+    if not length.isdigit() or len(length) > _MOST_DIGITS or int(length) > len(body):
+        raise Refusal(
+            400,
+            f"the header Inference-Header-Content-Length is {length.decode('latin-1')!r}, expected at most the body's {len(body):,} bytes",
+        )
+    size = int(length)
+    return _parsed(body[:size]), body[size:]
 
 
 def unpacked(call: Call, limit: int) -> bytes:
@@ -69,6 +85,17 @@ def unpacked(call: Call, limit: int) -> bytes:
     if not unpacker.eof:
         raise Refusal(400, f"the body ends in the middle of its {encoding.decode('latin-1')}")
     return body
+
+
+def _parsed(text: bytes | memoryview, *, nan: bool = False) -> dict[str, Any]:
+    try:
+        values = _loads_with_nan(bytes(text)) if nan and b"NaN" in text else orjson.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
+        outside = "Infinity is" if nan else "NaN and Infinity are"
+        raise Refusal(400, f"the body is not JSON: {error} ({outside} not in JSON either)") from None
+    if type(values) is not dict:
+        raise Refusal(400, f"expected a JSON object, found {_noun(values)}")
+    return values
 
 
 def _loads_with_nan(body: bytes) -> Any:

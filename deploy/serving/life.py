@@ -22,6 +22,11 @@ class Life:
         """From now on the server is not ready; `at_once` leaves no time for load balancers to see it."""
         self._draining_since = time.monotonic() - (self.settings.drain if at_once else 0.0)
 
+    @property
+    def closing(self) -> bool:
+        """Whether load balancers had their time to see it."""
+        return self._draining_since is not None and time.monotonic() - self._draining_since >= self.settings.drain
+
     def drained(self, *, busy: bool) -> bool:
         """Whether the process may end, where some connection is `busy` or none."""
         if self._draining_since is None:

@@ -1,34 +1,26 @@
-"""The Open Inference Protocol v2 over REST (https://github.com/kserve/open-inference-protocol), without extensions."""
+"""The Open Inference Protocol v2 over REST (https://github.com/kserve/open-inference-protocol), with its binary tensors."""
 
-import math
 import time
-from importlib import metadata
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Any
 
-from deploy.serving.body import read_object
+import orjson
+
+from deploy.serving.body import HEADER_LENGTH, read_object_and_bytes
 from deploy.serving.calls import Answer, Call, Refusal
-from deploy.serving.deadline import deadline_of
-from deploy.serving.life import Life
+from deploy.serving.deadline import read_timeout
+from deploy.serving.inference import Inference, by_name, check_parameters
 from deploy.serving.lookup import find_model
-from deploy.serving.model import Model
-from deploy.serving.models import Models
-from deploy.serving.routes import Operation
-from deploy.serving.settings import Settings
-from deploy.serving.tensors import read_tensor
-from tasks.core.transforms import Tensors, TensorSpec
-
-_MOST_VALUES: Final = 2**24
-"""Numbers in one answer: a language model gives one for each entry of its vocabulary at each token."""
+from deploy.serving.routes import OCTETS, Operation
+from deploy.serving.tensors import Given, to_bytes
+from tasks.core.transforms import Tensors
 
 
 class OpenInference:
     """Its operations on the served models. Section names are the protocol's."""
 
-    def __init__(self, models: Models, life: Life, settings: Settings) -> None:
-        self.models = models
-        self.life = life
-        self.settings = settings
-        self.version = metadata.version("maasflow")
+    def __init__(self, inference: Inference) -> None:
+        self.inference = inference
 
     def operations(self) -> list[Operation]:
         """The busiest first, because routes are tried in order."""
@@ -43,6 +35,7 @@ class OpenInference:
                     handler=self.infer,
                     request="InferRequest",
                     reply="InferReply",
+                    binary=True,
                     refusals=(400, 403, 404, 413, 415, 503, 504),
                 ),
                 Operation(
@@ -83,145 +76,116 @@ class OpenInference:
 
     async def server_metadata(self, _: Call) -> Answer:
         """Server Metadata."""
-        return Answer({"name": "maasflow", "version": self.version, "extensions": []})
+        return Answer(self.inference.server_metadata())
 
     async def live(self, _: Call) -> Answer:
         """Health, server live. True while draining too: a server that is about to end needs no restart."""
         return Answer({"live": True})
 
     async def ready(self, _: Call) -> Answer:
-        """Health, server ready.
-
-        The protocol wants every model ready; here one is enough, because a single broken bundle must not take the other
-        models out of a load balancer. `problems` and the models' own ready tell of it.
-        """
-        if self.life.draining:
-            raise Refusal(503, "the server is shutting down")
-        if not self.models.loaded:
-            raise Refusal(503, "the server is loading its models")
-        problems = {name: entry.problem for name, entry in self.models.items() if entry.problem}
-        if not self.models.running():
-            raise Refusal(503, "; ".join(f"{name}: {problem}" for name, problem in problems.items()) or "no model is served yet")
-        return Answer({"ready": True, "problems": problems})
+        """Health, server ready."""
+        return Answer({"ready": True, "problems": self.inference.check_ready()})
 
     async def model_ready(self, call: Call) -> Answer:
         """Health, model ready."""
-        if self.life.draining:
-            raise Refusal(503, "the server is shutting down")
-        model = find_model(self.models, call)
+        model = self.inference.ready_model(call.params["name"], call.params.get("version"))
         return Answer({"name": model.name, "ready": True})
 
     async def model_metadata(self, call: Call) -> Answer:
-        """Model Metadata. `properties.problem` says why a newer version is not served, where one is not.
-
-        `properties.batch` is "one" where the rows of a request are run one at a time.
-        """
-        model = find_model(self.models, call)
-        variant = model.predictor.variant
-        properties = {"variant": variant.name, "batch": variant.batch}
-        problem = self.models[model.name].problem if model.name in self.models else ""
-        if problem:
-            properties["problem"] = problem
-        return Answer(
-            {
-                "name": model.name,
-                "versions": [model.version],
-                "platform": "onnxruntime_onnx",
-                "inputs": [_tensor_metadata(spec) for spec in model.manifest.inputs],
-                "outputs": [_tensor_metadata(spec) for spec in model.manifest.outputs],
-                "properties": properties,
-            }
-        )
+        """Model Metadata."""
+        return Answer(self.inference.model_metadata(call.params["name"], call.params.get("version")))
 
     async def infer(self, call: Call) -> Answer:
         """Inference."""
         start = time.perf_counter()
-        model = find_model(self.models, call)
-        values = read_object(call, self.settings.max_body_bytes)
+        model = find_model(self.inference.models, call)
+        values, binary = read_object_and_bytes(call, self.inference.settings.max_body_bytes)
         identity = values.get("id")
         if identity is not None and type(identity) is not str:
             raise Refusal(400, f"'id' is a text, found {identity!r}")
-        wanted = _outputs(values, model)
-        tensors = self._inputs(values, model)
-        if call.spend:
-            await call.spend(model.batcher.units(tensors))
-        work = await model.batcher.run(tensors, deadline_of(call, self.settings))
-        outputs = [
-            {"name": name, "datatype": "FP32", "shape": work.outputs[name].shape, "data": work.outputs[name].ravel()} for name in wanted
-        ]
-        reply = {"model_name": model.name, "model_version": model.version, "outputs": outputs}
-        answer = Answer(reply if identity is None else {**reply, "id": identity})
+        parameters = _parameters(values)
+        in_bytes = _is_true(parameters, "binary_data_output", otherwise=False)
+        wanted = by_name("outputs", _outputs(values, in_bytes=in_bytes))
+        work = await self.inference.run(call, model, _inputs(values, binary), list(wanted), read_timeout(parameters.get("timeout")))
+        wanted = wanted or dict.fromkeys(work.outputs, in_bytes)
+        head = {"model_name": model.name, "model_version": model.version}
+        answer = _answer(head if identity is None else {**head, "id": identity}, work.outputs, wanted)
         model.batcher.around(work, start)
         return answer
 
-    def _inputs(self, values: dict[str, Any], model: Model) -> Tensors:
-        """The tensors of a request by name, checked against the model's inputs and each other. Raises Refusal."""
-        given = _named(values.get("inputs"), "inputs")
-        specs = model.manifest.inputs
-        names = [spec.name for spec in specs]
-        for name in given:
-            if name not in names:
-                raise Refusal(400, f"model '{model.name}' has no input '{name}', it has {', '.join(names)}")
-        tensors = {}
-        for spec in specs:
-            if spec.name not in given:
-                raise Refusal(400, f"the input '{spec.name}' is missing")
-            tensors[spec.name] = read_tensor(given[spec.name], spec)
-        rows = {len(tensor) for tensor in tensors.values()}
-        if len(rows) > 1:
-            raise Refusal(400, f"the inputs differ in their numbers of rows: {', '.join(map(str, sorted(rows)))}")
-        if max(rows) > self.settings.max_rows:
-            raise Refusal(413, f"{max(rows):,} rows at once, the limit is {self.settings.max_rows:,}: send several requests")
-        if model.predictor.dynamic:
-            _check_sizes(tensors, model)
-        return tensors
+
+def _inputs(values: dict[str, Any], binary: memoryview) -> Iterator[tuple[str, Given]]:
+    """The inputs, each with its numbers or its part of the bytes. Raises Refusal."""
+    start = 0
+    for name, item in _named(values.get("inputs"), "inputs"):
+        parameters = _parameters(item)
+        check_parameters(name, parameters)
+        data, size = item.get("data"), parameters.get("binary_data_size")
+        if size is not None:
+            left = len(binary) - start
+            if type(size) is not int or not 0 <= size <= left:
+                raise Refusal(400, f"input '{name}' has the binary_data_size {size!r}, and {left:,} bytes are left in the body")
+            if data is not None:
+                raise Refusal(400, f"input '{name}' has both 'data' and a binary_data_size: send one of them")
+            data, start = binary[start : start + size], start + size
+        yield name, Given(item.get("datatype"), item.get("shape"), data)
+    if start < len(binary):
+        raise Refusal(400, f"{len(binary) - start:,} bytes follow those of the inputs: each has its 'binary_data_size' in its parameters")
 
 
-def _check_sizes(tensors: Tensors, model: Model) -> None:
-    """Sizes that the manifest leaves open: raises Refusal for what is too long, differs, or would be answered with too much."""
-    sizes: dict[int, str] = {}
-    for spec in model.manifest.inputs:
-        for size, said in zip(tensors[spec.name].shape[1:], spec.shape, strict=True):
-            if said >= 0:
-                continue
-            if spec.longest is not None and size > spec.longest:
-                raise Refusal(400, f"input '{spec.name}' is {size:,} long, the model '{model.name}' takes at most {spec.longest:,}")
-            sizes.setdefault(size, spec.name)
-    if len(sizes) > 1:
-        raise Refusal(400, f"the inputs differ in length: {', '.join(f'{name!r} is {size:,} long' for size, name in sizes.items())}")
-    (length,) = sizes
-    rows = len(next(iter(tensors.values())))
-    values = sum(rows * math.prod(length if size < 0 else size for size in spec.shape) for spec in model.manifest.outputs)
-    if values > _MOST_VALUES:
-        raise Refusal(413, f"the answer would hold {values:,} numbers, the limit is {_MOST_VALUES:,}: send fewer rows or shorter ones")
+def _outputs(values: dict[str, Any], *, in_bytes: bool) -> Iterator[tuple[str, bool]]:
+    """The outputs that are asked for, and whether in bytes: none where all are. Raises Refusal."""
+    if "outputs" in values:
+        for name, item in _named(values["outputs"], "outputs"):
+            parameters = _parameters(item)
+            check_parameters(name, parameters)
+            yield name, _is_true(parameters, "binary_data", otherwise=in_bytes)
 
 
-def _named(given: Any, key: str) -> dict[str, dict[str, Any]]:
-    """The objects of a list by their 'name'. Raises Refusal."""
+def _named(given: Any, key: str) -> list[tuple[str, dict[str, Any]]]:
+    """The objects of a list, each with its 'name'. Raises Refusal."""
     if type(given) is not list or not given:
         raise Refusal(400, f"'{key}' is a list of at least one object")
-    named = {}
+    named = []
     for item in given:
         name = item.get("name") if type(item) is dict else None
         if type(name) is not str:
             raise Refusal(400, f"each of '{key}' is an object with a 'name'")
-        if name in named:
-            raise Refusal(400, f"'{key}' has '{name}' twice")
-        named[name] = item
+        named.append((name, item))
     return named
 
 
-def _outputs(values: dict[str, Any], model: Model) -> list[str]:
-    """The names of the outputs to send: those asked for, else all. Raises Refusal."""
-    known = [spec.name for spec in model.manifest.outputs]
-    if "outputs" not in values:
-        return known
-    wanted = list(_named(values["outputs"], "outputs"))
-    for name in wanted:
-        if name not in known:
-            raise Refusal(400, f"model '{model.name}' has no output '{name}', it has {', '.join(known)}")
-    return wanted
+def _parameters(values: dict[str, Any]) -> dict[str, Any]:
+    """Those of a request, an input or an output. Raises Refusal."""
+    parameters = values.get("parameters")
+    if parameters is None:
+        return {}
+    if type(parameters) is not dict:
+        raise Refusal(400, f"'parameters' is an object, found {parameters!r}")
+    return parameters
 
 
-def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": spec.dtype, "shape": [-1, *spec.shape]}
+def _is_true(parameters: dict[str, Any], key: str, *, otherwise: bool) -> bool:
+    value = parameters.get(key, otherwise)
+    if type(value) is not bool:
+        raise Refusal(400, f"the parameter '{key}' is true or false, found {value!r}")
+    return value
+
+
+def _answer(head: dict[str, Any], outputs: Tensors, wanted: dict[str, bool]) -> Answer:
+    """JSON; behind it those of the wanted outputs that are wanted in bytes, in their order."""
+    described: list[dict[str, Any]] = []
+    pieces: list[memoryview] = []
+    for name, in_bytes in wanted.items():
+        values = outputs[name]
+        output = {"name": name, "datatype": "FP32", "shape": values.shape}
+        if in_bytes:
+            described.append({**output, "parameters": {"binary_data_size": values.nbytes}})
+            pieces.append(to_bytes(values))
+        else:
+            described.append({**output, "data": values.ravel()})
+    reply = {**head, "outputs": described}
+    if not pieces:
+        return Answer(reply)
+    text = orjson.dumps(reply, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Answer(b"".join((text, *pieces)), headers={HEADER_LENGTH.decode(): str(len(text))}, media_type=OCTETS)

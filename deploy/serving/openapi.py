@@ -7,7 +7,7 @@ from typing import Any, Final
 from deploy.serving.instances import example_instance, instance_schema
 from deploy.serving.model import Model
 from deploy.serving.request_ids import PATTERN
-from deploy.serving.routes import Operation
+from deploy.serving.routes import OCTETS, Operation
 from deploy.serving.schemas import (
     SCHEMAS,
     UPLOADS,
@@ -26,6 +26,15 @@ _EVENTS: Final = "text/event-stream"
 _LARGEST_EXAMPLE: Final = 1024
 _PROMPT: Final = "Once upon a time"
 _EXAMPLE_TOKENS: Final = 64
+_HEADER_LENGTH: Final = "Inference-Header-Content-Length"
+_COUNT: Final = {"type": "integer", "minimum": 0}
+_TENSORS_IN_BYTES: Final = {
+    "schema": {
+        "contentMediaType": OCTETS,
+        "description": f"The same JSON, of as many bytes as the header {_HEADER_LENGTH} says; after it the tensors whose parameters have a "
+        "'binary_data_size', one after the other, row-major and little-endian.",
+    }
+}
 _REFUSALS: Final = {
     400: "The request is not what was expected.",
     403: "The API key may not do this, or the request comes from the page of another site.",
@@ -71,6 +80,8 @@ def openapi_document(operations: Sequence[Operation], models: Sequence[Model], v
 
 def _described(operation: Operation, models: Sequence[Model], settings: Settings) -> dict[str, Any]:
     content: dict[str, Any] = {operation.reply: {}} if "/" in operation.reply else {_JSON: {"schema": schema_ref(operation.reply)}}
+    if operation.binary:
+        content[OCTETS] = _TENSORS_IN_BYTES
     if operation.events:
         content[_EVENTS] = {"schema": schema_ref(operation.events)}
     replies: dict[str, dict[str, Any]] = {"200": {"description": "OK", "content": content}}
@@ -92,6 +103,10 @@ def _described(operation: Operation, models: Sequence[Model], settings: Settings
         examples = _examples(operation.request, models, settings)
         uploads = {kind: {"schema": UPLOADS[kind]} for kind in operation.uploads}
         described["requestBody"] = {"required": True, "content": {_JSON: body | ({"examples": examples} if examples else {}), **uploads}}
+    if operation.binary:
+        described["requestBody"]["content"][OCTETS] = _TENSORS_IN_BYTES
+        described["parameters"].append({"name": _HEADER_LENGTH, "in": "header", "schema": _COUNT})
+        replies["200"]["headers"][_HEADER_LENGTH] = {"required": False, "schema": _COUNT, "description": "Where tensors follow as bytes."}
     return described
 
 

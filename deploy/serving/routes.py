@@ -14,6 +14,8 @@ Handler = Callable[[Call], Awaitable[Answer | Stream]]
 Found = tuple[Mapping[str, "Operation"], Mapping[str, str]]
 """The operations of a path by method, and what it says where their paths have names in braces."""
 
+OCTETS: Final = "application/octet-stream"
+
 _REMEMBERED: Final = 4096
 _LONGEST_REMEMBERED: Final = 256
 
@@ -25,6 +27,7 @@ class Operation:
     `request`, `reply` and `events` name schemas of `deploy.serving.schemas`; `reply` may be a media type instead, and
     `events` are what it becomes where a request asks for a stream.
     `uploads` are the media types that it takes beside JSON.
+    `binary` says that both are also understood with tensors as bytes behind the JSON.
     `refusals` are the statuses that the route answers beside 200.
     """
 
@@ -36,6 +39,7 @@ class Operation:
     request: str | None = None
     events: str | None = None
     uploads: tuple[str, ...] = ()
+    binary: bool = False
     refusals: tuple[int, ...] = ()
     scope: Scope | None = "infer"
     """What an API key must be for, where keys are demanded; None where none is needed."""

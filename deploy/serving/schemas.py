@@ -34,6 +34,22 @@ _DATATYPE: Final = {"type": "string", "enum": ["FP32", "INT64"]}
 _DATA: Final = {"type": "array", "description": "Numbers in row-major order, flat or nested as the shape says."}
 _PARAMETERS: Final = {"type": "object", "description": "Taken and not used."}
 _COUNT: Final = {"type": "integer", "minimum": 0}
+_INPUT_PARAMETERS: Final = {
+    "type": "object",
+    "properties": {"binary_data_size": {**_COUNT, "description": "Bytes that follow the JSON, instead of 'data'."}},
+}
+_OUTPUT_PARAMETERS: Final = {
+    "type": "object",
+    "properties": {"binary_data": {"type": "boolean", "description": "Whether it comes as bytes after the JSON."}},
+}
+_REQUEST_PARAMETERS: Final = {
+    "type": "object",
+    "properties": {
+        "binary_data_output": {"type": "boolean", "default": False, "description": "Whether outputs come as bytes after the JSON."},
+        "timeout": {**_COUNT, "description": "Microseconds in which it is to be answered; 0 leaves it to the server."},
+    },
+    "description": "Others are taken and not used.",
+}
 _REASON: Final = {"enum": ["stop", "length"], "description": "Whether it ended at one of the stop texts, or at max_tokens."}
 _USAGE: Final = _object({"prompt_tokens": _COUNT, "completion_tokens": _COUNT})
 _USAGE_AND_TOTAL: Final = _object({"prompt_tokens": _COUNT, "completion_tokens": _COUNT, "total_tokens": _COUNT})
@@ -85,11 +101,14 @@ SCHEMAS: Final[dict[str, Any]] = {
         {
             "id": {"type": "string", "description": "Comes back in the reply."},
             "inputs": _list(
-                _object({"name": _TEXT, "shape": _SHAPE, "datatype": _DATATYPE, "data": _DATA, "parameters": _PARAMETERS}, "parameters"),
+                _object(
+                    {"name": _TEXT, "shape": _SHAPE, "datatype": _DATATYPE, "data": _DATA, "parameters": _INPUT_PARAMETERS},
+                    *("data", "parameters"),
+                ),
                 minItems=1,
             ),
-            "outputs": _list(_object({"name": _TEXT, "parameters": _PARAMETERS}, "parameters"), minItems=1),
-            "parameters": _PARAMETERS,
+            "outputs": _list(_object({"name": _TEXT, "parameters": _OUTPUT_PARAMETERS}, "parameters"), minItems=1),
+            "parameters": _REQUEST_PARAMETERS,
         },
         "id",
         "outputs",
@@ -100,7 +119,12 @@ SCHEMAS: Final[dict[str, Any]] = {
             "model_name": _TEXT,
             "model_version": _TEXT,
             "id": _TEXT,
-            "outputs": _list(_object({"name": _TEXT, "datatype": _DATATYPE, "shape": _SHAPE, "data": _DATA})),
+            "outputs": _list(
+                _object(
+                    {"name": _TEXT, "datatype": _DATATYPE, "shape": _SHAPE, "data": _DATA, "parameters": _INPUT_PARAMETERS},
+                    *("data", "parameters"),
+                )
+            ),
         },
         "id",
     ),

@@ -10,18 +10,22 @@ from contextlib import suppress
 from importlib import metadata
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import uvloop
 
 from deploy.serving.application import Application
 from deploy.serving.connection import Connections
 from deploy.serving.guard import Guard
+from deploy.serving.inference import Inference
 from deploy.serving.life import Life
 from deploy.serving.models import Models
 from deploy.serving.settings import Settings
 from deploy.serving.workers import Workers
 from tasks.core.errors import MaasflowError
+
+if TYPE_CHECKING:
+    from deploy.serving.grpc_port import GrpcPort
 
 _TICK: Final = 0.1
 _BACKLOG: Final = 2048
@@ -45,23 +49,30 @@ def serve(served: Path, host: str = "127.0.0.1", port: int = 8000, settings: Set
             "make a key with maasflow keys create NAME, or say --insecure where something in front of the server checks who asks",
         )
     main = _run(listener, Models(served, Workers(settings)), guard, settings, tls)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)
 
 
 async def _run(listener: socket.socket, models: Models, guard: Guard, settings: Settings, tls: ssl.SSLContext | None) -> int:
     life, payloads = Life(settings), models.workers.payloads
-    connections = Connections(Application(models, life, guard, settings), life, settings)
+    inference = Inference(models, life, settings)
+    application = Application(inference, guard)
+    connections = Connections(application, life, settings)
     _heed_signals(life)
     connections.tick()
+    grpc, places = await _speak_grpc(application, inference, listener) if settings.grpc_port is not None else (None, "")
     server = await asyncio.get_running_loop().create_server(connections, sock=listener, backlog=_BACKLOG, ssl=tls)
-    following = asyncio.create_task(_follow(models, settings.watch, _address(listener, tls)))
-    while not life.drained(busy=connections.busy):
+    following = asyncio.create_task(_follow(models, settings.watch, _address(listener, tls), places))
+    while not life.drained(busy=connections.busy or (grpc is not None and grpc.busy)):
         await asyncio.sleep(_TICK)
         connections.tick()
+        if grpc:
+            grpc.tick()
         guard.refresh()
         if payloads:
             payloads.tick()
+    if grpc:
+        await grpc.close()
     server.close()
     connections.close()
     following.cancel()
@@ -70,6 +81,17 @@ async def _run(listener: socket.socket, models: Models, guard: Guard, settings: 
     if payloads:
         await payloads.close()
     return life.exit_code
+
+
+async def _speak_grpc(application: Application, inference: Inference, listener: socket.socket) -> "tuple[GrpcPort, str]":
+    """A port for gRPC on the address of HTTP's, and where it is. Raises MaasflowError."""
+    try:
+        from deploy.serving.grpc_port import GrpcPort  # noqa: PLC0415 - only where it is asked for
+        from deploy.serving.open_inference_grpc import OpenInferenceGrpc  # noqa: PLC0415
+    except ImportError as error:
+        raise MaasflowError(f"gRPC cannot be spoken: {error}", "pip install grpcio protobuf, or leave --grpc-port out") from None
+    port = GrpcPort(application, OpenInferenceGrpc(inference), inference.life, inference.settings)
+    return port, await port.start(listener.getsockname()[0], inference.settings.grpc_port or 0)
 
 
 def _heed_signals(life: Life) -> None:
@@ -136,7 +158,7 @@ def _address(listener: socket.socket, tls: ssl.SSLContext | None) -> str:
     return f"{'https' if tls else 'http'}://{f'[{host}]' if listener.family == socket.AF_INET6 else host}:{port}"
 
 
-async def _follow(models: Models, seconds: float, address: str) -> None:
+async def _follow(models: Models, seconds: float, address: str, grpc: str) -> None:
     """Look at the pointers every so often, in a thread, as loading a model takes long, and say what runs once it is another.
 
     Ends only by being cancelled.
@@ -148,16 +170,17 @@ async def _follow(models: Models, seconds: float, address: str) -> None:
             running = {(model.name, model.version) for model in models.running()}
             if running != told:
                 told = running
-                _announce(models, address)
+                _announce(models, address, grpc)
         except Exception:
             logger.exception("cannot look at the pointers in %s, what is loaded goes on", models.served)
         await asyncio.sleep(seconds)
 
 
-def _announce(models: Models, address: str) -> None:
+def _announce(models: Models, address: str, grpc: str) -> None:
+    also = f", gRPC on {grpc}" if grpc else ""
     version = metadata.version("maasflow")
     names = ", ".join(f"{model.name} (version {model.version})" for model in models.running())
     if names:
-        print(f"maasflow {version} is ready on {address} ({address}/docs): {names}", flush=True)
+        print(f"maasflow {version} is ready on {address} ({address}/docs{also}): {names}", flush=True)
     else:
-        print(f"maasflow {version} is on {address}, not ready: {models.served} has no model that can be served yet", flush=True)
+        print(f"maasflow {version} is on {address}{also}, not ready: {models.served} has no model that can be served yet", flush=True)

@@ -8,8 +8,10 @@ from pathlib import Path
 class Settings:
     """Limits and times of one server. Times are in seconds."""
 
+    grpc_port: int | None = None
+    """Speak gRPC there too, 0 on a free port; without, not at all."""
     max_body_bytes: int = 16 * 2**20
-    """Largest request body; a larger one is answered 413."""
+    """Largest request body, or message of gRPC; a larger one is answered 413."""
     max_rows: int = 4096
     """Most instances, or rows of a tensor, in one request; more are answered 413."""
     max_waiting: int = 1024

@@ -1,9 +1,9 @@
-"""Tensors of the Open Inference Protocol v2 as JSON: {"name", "shape", "datatype", "data"}."""
+"""Tensors of the Open Inference Protocol v2, from numbers or bytes to arrays that a model takes."""
 
 import math
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,8 @@ from deploy.serving.calls import Refusal
 from tasks.core.transforms import Tensors, TensorSpec
 
 _NUMBERS: Final[dict[str, set[type]]] = {"FP32": {int, float}, "INT64": {int}}
+_WIRE: Final[dict[str, np.dtype[Any]]] = {"FP32": np.dtype("<f4"), "INT64": np.dtype("<i8")}
+"""As bytes, on whichever processor."""
 
 
 def example_tensors(specs: Sequence[TensorSpec]) -> Tensors:
@@ -24,35 +26,60 @@ def example_tensors(specs: Sequence[TensorSpec]) -> Tensors:
     }
 
 
-def read_tensor(given: dict[str, Any], spec: TensorSpec) -> npt.NDArray[Any]:
+class Given(NamedTuple):
+    """An input as a client sent it, in whichever protocol: nothing of it was checked."""
+
+    datatype: Any
+    shape: Any
+    data: Any
+    """Numbers in row-major order, flat or nested as the shape says; or as bytes, little-endian."""
+
+
+def read_tensor(given: Given, spec: TensorSpec) -> npt.NDArray[Any]:
     """The array [batch, *spec.shape] that the client sent for an input. Raises Refusal (400).
 
-    `data` is flat in row-major order, or nested as the shape says ("Tensor Data" in the protocol).
+    One that came as bytes is a view of them, unless they lie where the processor reads no numbers.
     """
-    datatype = given.get("datatype")
-    if datatype != spec.dtype:
-        raise _wrong(spec, f"has the datatype {datatype!r}, expected '{spec.dtype}'")
-    shape = _shape(given.get("shape"), spec)
-    data = given.get("data")
-    if type(data) is not list:
+    if given.datatype != spec.dtype:
+        raise _wrong(spec, f"has the datatype {given.datatype!r}, expected '{spec.dtype}'")
+    shape = _shape(given.shape, spec)
+    if isinstance(given.data, bytes | memoryview):
+        array = _from_bytes(given.data, shape, spec)
+    elif type(given.data) is list:
+        array = _from_numbers(_flat(given.data, shape, spec), spec)
+    else:
         raise _wrong(spec, "has no 'data': expected a list of numbers")
-    flat = _flat(data, shape, spec)
+    if spec.dtype == "FP32":
+        if not np.isfinite(array).all():
+            raise _wrong(spec, "holds NaN, an infinity, or a number that is too large for FP32")
+    elif spec.vocabulary is not None and (strange := (array < 0) | (array >= spec.vocabulary)).any():
+        raise _wrong(spec, f"holds {array[strange][0]}, expected whole numbers from 0 to {spec.vocabulary - 1}")
+    return array.reshape(shape)
+
+
+def to_bytes(array: npt.NDArray[Any]) -> memoryview:
+    """What is sent for an output of FP32 where bytes are wanted: the array's own, unless its order is another."""
+    return np.ascontiguousarray(array, _WIRE["FP32"]).data
+
+
+def _from_numbers(flat: list[Any], spec: TensorSpec) -> npt.NDArray[Any]:
     strangers = set(map(type, flat)) - _NUMBERS[spec.dtype]
     if strangers:
         found = ", ".join(sorted("null" if kind is type(None) else kind.__name__ for kind in strangers))
         raise _wrong(spec, f"holds {found} where {'whole ' if spec.dtype == 'INT64' else ''}numbers belong")
     try:
         with np.errstate(over="ignore"):
-            array: npt.NDArray[Any] = np.array(flat, spec.numpy_type)
+            return np.array(flat, spec.numpy_type)
     except OverflowError:
         raise _wrong(spec, f"holds a number that is too large for {spec.dtype}") from None
-    if spec.dtype == "FP32":
-        if not np.isfinite(array).all():
-            raise _wrong(spec, "holds a number that is too large for FP32")
-    elif spec.vocabulary is not None and ((array < 0) | (array >= spec.vocabulary)).any():
-        stranger = next(value for value in flat if not 0 <= value < spec.vocabulary)
-        raise _wrong(spec, f"holds {stranger}, expected whole numbers from 0 to {spec.vocabulary - 1}")
-    return array.reshape(shape)
+
+
+def _from_bytes(data: bytes | memoryview, shape: list[int], spec: TensorSpec) -> npt.NDArray[Any]:
+    wire = _WIRE[spec.dtype]
+    size = math.prod(shape) * wire.itemsize
+    if len(data) != size:
+        raise _wrong(spec, f"has {len(data):,} bytes, its shape {shape} needs {size:,}")
+    return np.require(np.frombuffer(data, wire), spec.numpy_type, ["A"])
 
 
 def _shape(given: Any, spec: TensorSpec) -> list[int]:

@@ -33,7 +33,15 @@ def tool() -> Tool:
     with FileLock(cache / f"{digest}.lock"):
         if not (folder / "whole").exists():
             venv.create(folder, with_pip=True, clear=True)
-            command: list[str | Path] = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *TOOLS]
+            command: list[str | Path] = [
+                folder / "bin" / "python",
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                *TOOLS,
+            ]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 pytest.skip(f"needs the tools that pip could not install: {done.stderr.strip()[-300:]}")

@@ -18,7 +18,7 @@ def tensor(**changes: Any) -> dict[str, Any]:
 
 def test_server_metadata_and_health(client: httpx.Client) -> None:
     metadata = client.get("/v2").json()
-    assert (metadata["name"], metadata["extensions"]) == ("maasflow", [])
+    assert (metadata["name"], metadata["extensions"]) == ("maasflow", ["binary_tensor_data"])
     assert client.get("/v2/health/live").json() == {"live": True}
     ready = client.get("/v2/health/ready")
     assert ready.status_code == 200
@@ -103,6 +103,12 @@ def test_data_of_an_image_may_be_nested_as_deep_as_its_shape(client: httpx.Clien
         ({"inputs": [tensor()], "outputs": [{"name": "labels"}]}, "no output 'labels', it has logits"),
         ({"inputs": [tensor()], "outputs": []}, "'outputs' is a list"),
         ({"inputs": [tensor()], "id": 7}, "'id' is a text"),
+        ({"inputs": [tensor()], "parameters": 7}, "'parameters' is an object, found 7"),
+        ({"inputs": [tensor()], "parameters": {"timeout": "1 s"}}, "'timeout' is '1 s', expected microseconds"),
+        ({"inputs": [tensor()], "parameters": {"timeout": -1}}, "'timeout' is -1, expected microseconds"),
+        ({"inputs": [tensor()], "outputs": [{"name": "logits"}] * 2}, "'outputs' has 'logits' twice"),
+        ({"inputs": [tensor()], "outputs": [{"name": "logits", "parameters": {"classification": 2}}]}, "parameter 'classification'"),
+        ({"inputs": [tensor(parameters={"shared_memory_region": "r"})]}, "parameter 'shared_memory_region'"),
     ],
 )
 def test_a_wrong_call_is_told_what_was_expected(client: httpx.Client, call: dict[str, Any], says: str) -> None:
@@ -136,7 +142,6 @@ def test_a_body_that_is_no_object_is_refused(client: httpx.Client, body: bytes, 
         {"Content-Type": "text/plain"},
         {"Content-Type": "application/x-www-form-urlencoded"},
         {"Content-Encoding": "br"},
-        {"Inference-Header-Content-Length": "10"},
     ],
 )
 def test_other_kinds_of_bodies_are_refused(client: httpx.Client, headers: dict[str, str]) -> None:

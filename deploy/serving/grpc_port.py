@@ -1,0 +1,118 @@
+"""The port that speaks gRPC: its messages become calls, and their answers replies or statuses."""
+
+import asyncio
+from functools import partial
+from typing import Final, TypeAlias
+
+import grpc
+import orjson
+
+from deploy.serving.application import Application
+from deploy.serving.calls import Answer, Call, Refusal
+from deploy.serving.deadline import HEADER as TIMEOUT
+from deploy.serving.life import Life
+from deploy.serving.open_inference_grpc import OpenInferenceGrpc
+from deploy.serving.routes import Operation
+from deploy.serving.settings import Settings
+from tasks.core.errors import MaasflowError
+
+_CODES: Final = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    404: grpc.StatusCode.NOT_FOUND,
+    # As gRPC itself has it for a message that is too large.
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    503: grpc.StatusCode.UNAVAILABLE,
+    504: grpc.StatusCode.DEADLINE_EXCEEDED,
+}
+_SOONEST: Final = 1e-6
+_MOST_CALLS: Final = 1024
+"""At once. Each may hold a message before anybody has asked whose it is."""
+
+Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class GrpcPort:
+    """Made on the event loop that answers HTTP too. A client that goes away, or whose deadline passes, cancels what it asked for."""
+
+    def __init__(self, application: Application, procedures: OpenInferenceGrpc, life: Life, settings: Settings) -> None:
+        self.application = application
+        self.life = life
+        self.settings = settings
+        self._stopping: asyncio.Task[None] | None = None
+        self._server = grpc.aio.server(
+            maximum_concurrent_rpcs=_MOST_CALLS,
+            options=(
+                ("grpc.max_receive_message_length", settings.max_body_bytes),
+                ("grpc.max_send_message_length", -1),
+                # Else another server could take the port too, and half of the clients.
+                ("grpc.so_reuseport", 0),
+            ),
+        )
+        methods = {
+            name: grpc.unary_unary_rpc_method_handler(partial(self._serve, operation))
+            for name, operation in procedures.operations().items()
+        }
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(procedures.service, methods),))
+
+    async def start(self, host: str, port: int) -> str:
+        """Listen, and say where. Port 0 takes a free one. Raises MaasflowError."""
+        shown = f"[{host}]" if ":" in host else host
+        try:
+            if self.settings.tls_cert and self.settings.tls_key:
+                pair = (self.settings.tls_key.read_bytes(), self.settings.tls_cert.read_bytes())
+                taken = self._server.add_secure_port(f"{shown}:{port}", grpc.ssl_server_credentials((pair,)))
+            else:
+                taken = self._server.add_insecure_port(f"{shown}:{port}")
+        except RuntimeError:
+            raise MaasflowError(
+                f"cannot listen on {host}, port {port}, for gRPC", "stop what listens there, or choose another port with --grpc-port"
+            ) from None
+        await self._server.start()
+        return f"{shown}:{taken}"
+
+    @property
+    def busy(self) -> bool:
+        """Whether it still answers: until `tick` ended it, and its last call with it."""
+        return self._stopping is None or not self._stopping.done()
+
+    def tick(self) -> None:
+        """To be called a few times a second: take no new calls once load balancers had their time; those in flight go on."""
+        if self._stopping is None and self.life.closing:
+            self._stopping = asyncio.create_task(self._server.stop(self.settings.grace))
+
+    async def close(self) -> None:
+        """Cut off what is left."""
+        await self._server.stop(None)
+
+    async def _serve(self, operation: Operation, message: bytes, context: Context) -> bytes:
+        call = Call("POST", operation.path, _headers(context), _host(context.peer()))
+        call.operation, call.body = operation, message
+        try:
+            self.application.guard.admit(call, operation)
+        except Refusal as refusal:
+            call.refusal = refusal
+        answer = await self.application.respond(call)
+        assert isinstance(answer, Answer)
+        trailing = (("x-request-id", call.request_id), *((name.lower(), value) for name, value in answer.headers.items()))
+        context.set_trailing_metadata(trailing)
+        if answer.status != 200:
+            await context.abort(_CODES.get(answer.status, grpc.StatusCode.INTERNAL), orjson.loads(answer.body)["error"], trailing)
+        return answer.body
+
+
+def _headers(context: Context) -> dict[bytes, bytes]:
+    """A call's metadata, and its deadline as HTTP has it."""
+    metadata = context.invocation_metadata() or ()
+    headers = {key.encode(): value.encode() if isinstance(value, str) else value for key, value in metadata}
+    remaining = context.time_remaining()
+    if remaining is not None:
+        headers[TIMEOUT] = b"%.6f" % max(remaining, _SOONEST)
+    return headers
+
+
+def _host(peer: str) -> str:
+    """`ipv4:127.0.0.1:40814` → `127.0.0.1`."""
+    return peer.partition(":")[2].rpartition(":")[0]
