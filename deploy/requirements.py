@@ -12,9 +12,11 @@ from typing import Final
 
 RUNTIMES: Final = {"onnxruntime": "onnxruntime", "onnxruntime-gpu": "onnxruntime-gpu[cuda,cudnn]"}
 """What is asked of pip for each build of ONNX Runtime: slim images have none of CUDA's libraries."""
+SERVER: Final = ("serve", "redis")
+"""The extras of the server."""
 
 
-def requirements(folder: Path, runtime: str, extras: tuple[str, ...] = ("serve",)) -> list[str]:
+def requirements(folder: Path, runtime: str, extras: tuple[str, ...] = SERVER) -> list[str]:
     """maasflow's dependencies with those of the extras, and ONNX Runtime as the build of that name, in the version that is tested."""
     project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *(each for extra in extras for each in project["optional-dependencies"][extra])]
@@ -23,7 +25,7 @@ def requirements(folder: Path, runtime: str, extras: tuple[str, ...] = ("serve",
 
 
 def main() -> int:
-    runtime, extras = (sys.argv[1:2] or [""])[0], tuple(sys.argv[2:]) or ("serve",)
+    runtime, extras = (sys.argv[1:2] or [""])[0], tuple(sys.argv[2:]) or SERVER
     if runtime not in RUNTIMES:
         print(f"RUNTIME is '{runtime}', expected one of {', '.join(RUNTIMES)}", file=sys.stderr)
         return 2

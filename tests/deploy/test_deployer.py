@@ -25,34 +25,30 @@ def begin(tracking: Tracking, served: Path, *options: str) -> subprocess.Popen[s
     return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def ended(deployer: subprocess.Popen[str], seconds: float) -> int:
-    """Its exit code, once it has ended and its standard error was read."""
-    deployer.communicate(timeout=seconds)
-    return deployer.returncode
-
-
 def test_once_brings_the_champions_and_ends(tracking: Tracking, stages: Stages, tmp_path: Path) -> None:
     add_champion(tracking, stages)
-    assert ended(begin(tracking, tmp_path / "served", "--once"), 60) == 0
+    with begin(tracking, tmp_path / "served", "--once") as deployer:
+        assert deployer.wait(60) == 0
     assert pointed_at(tmp_path / "served" / "points") == "1"
 
 
 def test_once_fails_without_the_registry(tmp_path: Path) -> None:
-    deployer = begin(Tracking("http://127.0.0.1:9", tmp_path), tmp_path / "served", "--once")
-    _, said = deployer.communicate(timeout=120)
+    with begin(Tracking("http://127.0.0.1:9", tmp_path), tmp_path / "served", "--once") as deployer:
+        _, said = deployer.communicate(timeout=120)
     assert deployer.returncode == 1
     assert "MLflow at http://127.0.0.1:9 did not do what was asked" in said
     assert "Traceback" not in said
 
 
 def test_it_follows_until_it_is_told_to_end(tracking: Tracking, stages: Stages, tmp_path: Path) -> None:
-    deployer = begin(tracking, tmp_path / "served", "--until", "sigterm", "--seconds", "0.1")
-    time.sleep(1)
-    add_champion(tracking, stages)
-    end_of_patience = time.monotonic() + 60
-    while pointed_at(tmp_path / "served" / "points") != "1":
-        assert deployer.poll() is None
-        assert time.monotonic() < end_of_patience
-        time.sleep(0.1)
-    deployer.send_signal(signal.SIGTERM)
-    assert ended(deployer, 30) == 0
+    with begin(tracking, tmp_path / "served", "--until", "sigterm", "--seconds", "0.1") as deployer:
+        try:
+            add_champion(tracking, stages)
+            end_of_patience = time.monotonic() + 60
+            while pointed_at(tmp_path / "served" / "points") != "1":
+                assert deployer.poll() is None
+                assert time.monotonic() < end_of_patience
+                time.sleep(0.1)
+        finally:
+            deployer.send_signal(signal.SIGTERM)
+        assert deployer.wait(30) == 0

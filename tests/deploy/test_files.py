@@ -69,7 +69,8 @@ def server_arguments() -> list[list[str]]:
 
 
 def value(arguments: list[str], option: str, default: float) -> float:
-    return float(arguments[arguments.index(option) + 1]) if option in arguments else default
+    given = dict(word.split("=", 1) for word in arguments if "=" in word)
+    return float(given.get(option, default))
 
 
 @pytest.mark.parametrize("image", ["server", "deployer"])
@@ -178,7 +179,7 @@ def test_the_wheel_can_be_built_from_what_is_sent_to_docker(tmp_path: Path) -> N
             target = sent / path.relative_to(REPOSITORY)
             target.parent.mkdir(parents=True, exist_ok=True)
             if path.is_dir():
-                shutil.copytree(path, target, ignore=shutil.ignore_patterns("__pycache__", ".env"))
+                shutil.copytree(path, target, ignore=shutil.ignore_patterns("__pycache__", ".env", "keys.json"))
             else:
                 shutil.copyfile(path, target)
     (built,) = WheelBuilder(str(sent)).build(directory=str(tmp_path / "sent-wheel"), versions=["standard"])
