@@ -1,6 +1,8 @@
 """Each answer says what its request is called."""
 
 import json
+import re
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -54,9 +56,15 @@ def test_a_stream_has_one(client: httpx.Client) -> None:
     assert reply.headers["x-request-id"] == "stream"
 
 
-def test_two_processes_make_different_ones() -> None:
+def test_new_ones_tell_nothing_of_each_other() -> None:
     call = Call("GET", "/", {}, "")
-    assert RequestIds().of(call) != RequestIds().of(call)
+    ids, others = RequestIds(), RequestIds()
+    made = [each.of(call) for each in (ids, others) for _ in range(1000)]
+    assert all(re.fullmatch("[0-9a-f]{32}", each) for each in made)
+    parts = [[int(each[start : start + 8], 16) for each in made] for start in range(0, 32, 8)]
+    for values in parts:
+        assert len(set(values)) > 1990, "no quarter of them repeats, as a process's or a counter's would"
+        assert 900 < sum(later > earlier for earlier, later in pairwise(values)) < 1100, "nor do they go up"
 
 
 def test_the_access_log_has_it(served: Served, start: Start, tmp_path: Path) -> None:
