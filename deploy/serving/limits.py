@@ -1,15 +1,14 @@
 """How often each key may ask: token buckets in memory, or in Redis where several servers share them."""
 
-import logging
+import asyncio
 from datetime import timedelta
 from importlib import import_module
 from importlib.util import find_spec
 from math import ceil, floor
 from typing import Any, Final
 
+from deploy.serving.breaker import Breaker
 from tasks.core.errors import MaasflowError
-
-logger = logging.getLogger(__name__)
 
 _BURST_SECONDS: Final = 1.0
 """What a bucket holds, in seconds of its rate."""
@@ -19,6 +18,8 @@ microseconds for an answer and Redis a hundred, of a request that takes fifty.
 """
 _MOST: Final = 2**16
 """Buckets in memory; the one that was asked for longest ago makes room."""
+_PATIENCE: Final = 0.25
+"""Seconds for which Redis is waited for; then a request is not counted."""
 
 
 class Limits:
@@ -31,6 +32,9 @@ class Limits:
         self._store = self._shared(redis) if redis else self._library.MemoryStore(options={"MAX_SIZE": _MOST})
         self._buckets: dict[tuple[str, float], Any] = {}
         self._leased: dict[tuple[str, float], int] = {}
+        self._breaker = Breaker(
+            "the limits in Redis cannot be asked: requests are not counted until it is back", "Redis is back: requests are counted again"
+        )
 
     def _shared(self, redis: str) -> Any:
         """Raises MaasflowError where the client for it is not installed, or the address is none."""
@@ -53,18 +57,28 @@ class Limits:
             return 0.0
         bucket, most = self._bucket(name, per_second)
         for amount in (max(cost, floor(per_second * _LEASE_SECONDS)), cost):
-            try:
-                found = bucket.limit(cost=min(amount, most))
-                if self.redis:
-                    found = await found
-            except Exception:
-                # A Redis that is away must not take the models away too.
-                logger.exception("the limits in Redis cannot be asked: this request is not counted")
+            taken = min(amount, most)
+            found = await self._ask_redis(bucket, taken) if self.redis else bucket.limit(cost=taken)
+            if found is None:
                 return 0.0
             if not found.limited:
-                self._leased[which] = max(0, min(amount, most) - cost) + left
+                # Others may have come meanwhile.
+                self._leased[which] = self._leased.get(which, 0) + max(0, taken - cost)
                 return 0.0
         return float(found.state.retry_after)
+
+    async def _ask_redis(self, bucket: Any, cost: int) -> Any:
+        """Its answer; None where it is away, which must not take the models away too."""
+        if not self._breaker.lets_through():
+            return None
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                found = await bucket.limit(cost=cost)
+        except Exception as error:  # noqa: BLE001 - the library's and the client's errors have no common base
+            self._breaker.note_failure(error)
+            return None
+        self._breaker.note_answer()
+        return found
 
     def _bucket(self, name: str, per_second: float) -> tuple[Any, int]:
         most = max(1, floor(per_second * _BURST_SECONDS))
