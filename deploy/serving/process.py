@@ -1,0 +1,106 @@
+"""A process that answers: the models behind a socket, and an orderly end."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from deploy.serving.announcement import announce
+from deploy.serving.application import Application
+from deploy.serving.connection import Connections
+from deploy.serving.guard import Guard
+from deploy.serving.inference import Inference
+from deploy.serving.life import Life
+from deploy.serving.listener import BACKLOG, address_of
+from deploy.serving.models import Models
+from deploy.serving.settings import Settings
+from tasks.core.errors import MaasflowError
+
+if TYPE_CHECKING:
+    from deploy.serving.grpc_port import GrpcPort
+
+_TICK: Final = 0.1
+
+logger = logging.getLogger(__name__)
+
+
+async def run(listener: socket.socket, models: Models, guard: Guard, settings: Settings, tls: ssl.SSLContext | None) -> int:
+    """Answer on `listener` until a signal; the exit code. Raises MaasflowError."""
+    life, payloads = Life(settings), models.workers.payloads
+    inference = Inference(models, life, settings)
+    application = Application(inference, guard)
+    connections = Connections(application, life, settings)
+    _heed_signals(life)
+    connections.tick()
+    grpc, places = await _speak_grpc(application, inference, listener) if settings.grpc_port is not None else (None, "")
+    server = await asyncio.get_running_loop().create_server(connections, sock=listener, backlog=BACKLOG, ssl=tls)
+    tell = partial(announce, served=models.served, address=address_of(listener, tls), grpc=places)
+    following = asyncio.create_task(_follow(models, settings.watch, tell))
+    while not life.drained(busy=connections.busy or (grpc is not None and grpc.busy)):
+        await asyncio.sleep(_TICK)
+        connections.tick()
+        if grpc:
+            grpc.tick()
+        guard.refresh()
+        if payloads:
+            payloads.tick()
+    if grpc:
+        await grpc.close()
+    server.close()
+    connections.close()
+    following.cancel()
+    with suppress(asyncio.CancelledError):
+        await following
+    if payloads:
+        await payloads.close()
+    return life.exit_code
+
+
+async def _speak_grpc(application: Application, inference: Inference, listener: socket.socket) -> "tuple[GrpcPort, str]":
+    """A port for gRPC on the address of HTTP's, and where it is. Raises MaasflowError."""
+    try:
+        from deploy.serving.grpc_port import GrpcPort  # noqa: PLC0415 - only where it is asked for
+        from deploy.serving.open_inference_grpc import OpenInferenceGrpc  # noqa: PLC0415
+    except ImportError as error:
+        raise MaasflowError(f"gRPC cannot be spoken: {error}", "pip install grpcio protobuf, or leave --grpc-port out") from None
+    port = GrpcPort(application, OpenInferenceGrpc(inference), inference.life, inference.settings)
+    return port, await port.start(listener.getsockname()[0], inference.settings.grpc_port or 0)
+
+
+def _heed_signals(life: Life) -> None:
+    """SIGTERM drains, Ctrl-C leaves no time for load balancers; a second signal ends the process at once."""
+    loop = asyncio.get_running_loop()
+
+    def heed(number: signal.Signals) -> None:
+        if life.draining:
+            os._exit(128 + number)
+        interrupted = number == signal.SIGINT
+        life.exit_code = 128 + number if interrupted else 0
+        life.drain(at_once=interrupted)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, heed, number)
+
+
+async def _follow(models: Models, seconds: float, tell: Callable[[Collection[tuple[str, str]]], None]) -> None:
+    """Look at the pointers every so often, in a thread, as loading a model takes long, and tell what runs once it is another.
+
+    Ends only by being cancelled.
+    """
+    told: set[tuple[str, str]] | None = None
+    while True:
+        try:
+            await asyncio.to_thread(models.refresh)
+            running = {(model.name, model.version) for model in models.running()}
+            if running != told:
+                told = running
+                tell(running)
+        except Exception:
+            logger.exception("cannot look at the pointers in %s, what is loaded goes on", models.served)
+        await asyncio.sleep(seconds)
