@@ -1,12 +1,9 @@
 """API keys and what they allow, on a real server."""
 
-import ssl
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import pytest
 
 from deploy.serving.__main__ import main
@@ -153,22 +150,6 @@ def test_other_machines_are_served_with_keys_alone(served: Served, keys: Path, s
     assert "0.0.0.0" in start("--host", "0.0.0.0", "--insecure").line
     create_key(keys, "billing")
     assert "0.0.0.0" in start("--host", "0.0.0.0", "--keys", str(keys)).line
-
-
-def test_tls(served: Served, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "1")
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", *names]
-    subprocess.run([*command, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
-    served.serve("people", "1")
-    running = start("--tls-cert", str(certificate), "--tls-key", str(key))
-    address = running.line.partition("https://")[2].split()[0]
-    with httpx.Client(verify=ssl.create_default_context(cafile=str(certificate)), trust_env=False) as client:
-        assert client.post(f"https://{address}{PREDICT}", json=ROW).status_code == 200
-        big = client.post(f"https://{address}{PREDICT}", content=b"x" * 20_000_000, headers={"Content-Type": "application/json"})
-        assert big.status_code == 413
-    assert main(["--served", str(served.folder), "--port", "0", "--tls-cert", str(key), "--tls-key", str(key)]) == 1
-    assert "cannot speak TLS" in capsys.readouterr().err
 
 
 def test_what_is_counted(running: Running) -> None:
