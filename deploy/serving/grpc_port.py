@@ -1,6 +1,7 @@
 """The port that speaks gRPC: its messages become calls, and their answers replies or statuses."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -21,6 +22,7 @@ _CODES: Final = {
     401: grpc.StatusCode.UNAUTHENTICATED,
     403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
+    408: grpc.StatusCode.DEADLINE_EXCEEDED,
     # As gRPC itself has it for a message that is too large.
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -29,7 +31,11 @@ _CODES: Final = {
 }
 _SOONEST: Final = 1e-6
 _MOST_CALLS: Final = 1024
-"""At once. Each may hold a message before anybody has asked whose it is."""
+"""At once."""
+MOST_READ: Final = 32
+"""Messages that are read at once. How large one is shows once all of it is there, so each may be as large as any; other calls wait,
+and are held back by the transport's own flow control.
+"""
 
 Context: TypeAlias = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -42,6 +48,7 @@ class GrpcPort:
         self.life = life
         self.settings = settings
         self._stopping: asyncio.Task[None] | None = None
+        self._reading = asyncio.Semaphore(MOST_READ)
         self._server = grpc.aio.server(
             maximum_concurrent_rpcs=_MOST_CALLS,
             options=(
@@ -51,8 +58,9 @@ class GrpcPort:
                 ("grpc.so_reuseport", 0),
             ),
         )
+        # On the wire a stream of one message is that message, and of a stream none is read until it is asked for.
         methods = {
-            name: grpc.unary_unary_rpc_method_handler(partial(self._serve, operation))
+            name: grpc.stream_unary_rpc_method_handler(partial(self._serve, operation))
             for name, operation in procedures.operations().items()
         }
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(procedures.service, methods),))
@@ -87,11 +95,14 @@ class GrpcPort:
         """Cut off what is left."""
         await self._server.stop(None)
 
-    async def _serve(self, operation: Operation, message: bytes, context: Context) -> bytes:
+    async def _serve(self, operation: Operation, messages: AsyncIterator[bytes], context: Context) -> bytes:
         call = Call("POST", operation.path, _headers(context), _host(context.peer()))
-        call.operation, call.body = operation, message
+        call.operation = operation
         try:
             self.application.guard.admit(call, operation)
+            # What anyone may ask says nothing that would have to be read.
+            if operation.scope is not None:
+                call.body = await self._read(messages)
         except Refusal as refusal:
             call.refusal = refusal
         answer = await self.application.respond(call)
@@ -101,6 +112,17 @@ class GrpcPort:
         if answer.status != 200:
             await context.abort(_CODES.get(answer.status, grpc.StatusCode.INTERNAL), orjson.loads(answer.body)["error"], trailing)
         return answer.body
+
+    async def _read(self, messages: AsyncIterator[bytes]) -> bytes:
+        """The one message of a call. Raises Refusal (400 or 408)."""
+        async with self._reading:
+            try:
+                async with asyncio.timeout(self.settings.read):
+                    return await anext(messages)
+            except TimeoutError:
+                raise Refusal(408, f"the message was not complete after {self.settings.read:g} seconds") from None
+            except StopAsyncIteration:
+                raise Refusal(400, "the call ended without a message") from None
 
 
 def _headers(context: Context) -> dict[bytes, bytes]:

@@ -5,7 +5,9 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import grpc
@@ -13,6 +15,7 @@ import pytest
 
 from deploy.serving import open_inference_pb2 as pb
 from deploy.serving.__main__ import main
+from deploy.serving.grpc_port import MOST_READ
 from tasks.core.api_keys import create_key
 from tests.serving.conftest import Running, Served, Start, end, start_server
 from tests.texts import HIDDEN, write_language_model
@@ -31,14 +34,29 @@ class Stub:
         reply = getattr(pb, f"{name}Response").FromString
         return self.channel.unary_unary(f"/{SERVICE}/{name}", type(request).SerializeToString, reply)(request, timeout, **options)
 
-    def later(self, name: str, request: Any) -> Any:
+    def later(self, name: str, request: Any, timeout: float = 30) -> Any:
         reply = getattr(pb, f"{name}Response").FromString
-        return self.channel.unary_unary(f"/{SERVICE}/{name}", type(request).SerializeToString, reply).future(request, 30)
+        return self.channel.unary_unary(f"/{SERVICE}/{name}", type(request).SerializeToString, reply).future(request, timeout)
+
+    @contextmanager
+    def silent(self, name: str, count: int = 1, **options: Any) -> Iterator[list[Any]]:
+        """Calls that are begun, and whose message does not come until the end."""
+        over = Event()
+        ask = self.channel.stream_unary(f"/{SERVICE}/{name}")
+        try:
+            yield [ask.future(_none_before(over), **options) for _ in range(count)]
+        finally:
+            over.set()
 
     def refused(self, name: str, request: Any, **options: Any) -> tuple[grpc.StatusCode, str]:
         with pytest.raises(grpc.RpcError) as caught:
             self(name, request, **options)
         return caught.value.code(), caught.value.details() or ""
+
+
+def _none_before(over: Event) -> Iterator[bytes]:
+    over.wait()
+    yield from ()
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +199,14 @@ def test_bytes_that_are_no_message_are_refused(stub: Stub) -> None:
     )
 
 
+def test_every_procedure_of_the_protocol_is_there(stub: Stub) -> None:
+    service = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+    assert service.full_name == SERVICE
+    for method in service.methods:
+        found = stub.channel.unary_unary(f"/{SERVICE}/{method.name}").future(b"", 10).exception()
+        assert found is None or found.code() is not grpc.StatusCode.UNIMPLEMENTED
+
+
 def test_an_unknown_procedure_is_unimplemented(stub: Stub) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         stub.channel.unary_unary(f"/{SERVICE}/ModelConfig")(b"", 10)
@@ -227,6 +253,49 @@ def test_a_key_opens_its_own_models_alone(served: Served, start: Start, tmp_path
         code, _ = stub.refused(name, request, metadata=(("authorization", f"Bearer {secret}"),))
         assert code is grpc.StatusCode.PERMISSION_DENIED
     stub.channel.close()
+
+
+def test_who_has_no_key_is_refused_before_a_message_is_read(served: Served, start: Start, tmp_path: Path) -> None:
+    served.serve("people", "1")
+    create_key(tmp_path / "keys.json", "someone")
+    stub = Stub(start("--grpc-port", "0", "--keys", str(tmp_path / "keys.json")))
+    with stub.silent("ModelInfer") as (call,):
+        assert call.exception(10).code() is grpc.StatusCode.UNAUTHENTICATED
+    with stub.silent("ServerLive") as (call,):
+        assert pb.ServerLiveResponse.FromString(call.result(10)).live
+    stub.channel.close()
+
+
+def test_a_message_that_does_not_come_is_not_waited_for(served: Served, start: Start, tmp_path: Path) -> None:
+    served.serve("people", "1")
+    stub = Stub(start("--grpc-port", "0", "--read", "0.5"))
+    with stub.silent("ModelInfer", MOST_READ) as calls:
+        assert stub("ModelInfer", ask()).outputs, "it has its turn after them"
+        for call in calls:
+            refusal = call.exception(10)
+            assert (refusal.code(), refusal.details()) == (
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                "the message was not complete after 0.5 seconds",
+            )
+    stub.channel.close()
+    assert "Traceback" not in (tmp_path / "server.log").read_text()
+
+
+def test_so_many_messages_are_read_at_once(served: Served, start: Start) -> None:
+    served.serve("people", "1")
+    stub = Stub(start("--grpc-port", "0"))
+    with stub.silent("ModelInfer", MOST_READ) as calls:
+        while stub.later("ModelInfer", ask(), 0.5).exception() is None:
+            pass
+        calls[0].cancel()
+        assert stub("ModelInfer", ask()).outputs
+    stub.channel.close()
+
+
+def test_a_call_without_a_message_is_refused(stub: Stub) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.channel.stream_unary(f"/{SERVICE}/ModelInfer")(iter(()), 10)
+    assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.INVALID_ARGUMENT, "the call ended without a message")
 
 
 def test_a_client_that_gives_up_or_goes_away_leaves_the_server_to_others(served: Served, start: Start, tmp_path: Path) -> None:
