@@ -66,7 +66,8 @@ class Application:
     async def _handle(self, call: Call) -> Answer | Stream:
         assert call.operation
         try:
-            await self.guard.spend(call)
+            if call.key:
+                await self.guard.spend(call.key)
             return await call.operation.handler(call)
         except Refusal as refusal:
             return refusal.answer()

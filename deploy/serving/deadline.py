@@ -1,6 +1,6 @@
 """Until when a request is to be answered."""
 
-import asyncio
+import time
 from math import inf, isfinite
 from typing import Any
 
@@ -12,7 +12,7 @@ HEADER = b"request-timeout"
 
 
 def deadline_of(call: Call, settings: Settings, asked: float = inf) -> float:
-    """On the event loop's clock: the server's, or the soonest that the request asks for, in its header or as `asked`, in seconds.
+    """Of time.monotonic: the server's, or the soonest that the request asks for, in its header or as `asked`, in seconds.
 
     Raises Refusal.
     """
@@ -24,7 +24,7 @@ def deadline_of(call: Call, settings: Settings, asked: float = inf) -> float:
         if not (wanted > 0 and isfinite(wanted)):
             raise Refusal(400, f"the header Request-Timeout is {header.decode('latin-1')!r}, expected seconds, more than 0")
         asked = min(asked, wanted)
-    return asyncio.get_running_loop().time() + min(settings.deadline, asked)
+    return time.monotonic() + min(settings.deadline, asked)
 
 
 def read_timeout(microseconds: Any) -> float:

@@ -9,7 +9,7 @@ from typing import Final
 from deploy.serving.calls import Call, Refusal
 from deploy.serving.limits import Limits
 from deploy.serving.routes import Operation
-from tasks.core.api_keys import ApiKey, ApiKeys
+from tasks.core.api_keys import ApiKey, ApiKeys, Scope
 from tasks.core.errors import ConfigError
 
 _BEARER: Final = b"bearer "
@@ -26,8 +26,10 @@ class Guard:
         self.limits = Limits(redis) if file else None
         self._stamp = self._look()
         self._keys = ApiKeys.read(file) if file else ApiKeys()
-        self._known: dict[bytes, ApiKey] = {}
-        """Keys by the header that presented them: of those alone, so that only who has a key learns anything by the time it takes."""
+        self._allowed: dict[tuple[bytes, Scope, str | None], ApiKey] = {}
+        """Keys by the header that presented them, for what, and of which model: of what was allowed alone, so that only who has a key
+        learns anything by the time it takes.
+        """
 
     @property
     def demands(self) -> bool:
@@ -45,32 +47,43 @@ class Guard:
         except ConfigError as error:
             logger.error("%s: the keys that were read before go on", error.what)  # noqa: TRY400 - the traceback says no more
         else:
-            self._known.clear()
+            self._allowed.clear()
 
     def admit(self, call: Call, operation: Operation) -> None:
         """Note whose call it is. Raises Refusal: 401 or 403."""
         if operation.scope is None or not self._keys.keys:
             return
-        header = call.headers.get(b"authorization", b"")
-        key = call.key = self._known.get(header) or self._find(header)
-        if not key.may(operation.scope):
-            raise Refusal(403, f"this API key may not do that: it takes the scope '{operation.scope}'")
-        if (model := call.params.get("name")) is not None:
-            allow(key, model)
+        asked = (call.headers.get(b"authorization", b""), operation.scope, call.params.get("name"))
+        key = call.key = self._allowed.get(asked) or self._allow(*asked)
         if key.units_per_second:
             call.spend = partial(self._take, key, "units", key.units_per_second)
 
-    async def spend(self, call: Call) -> None:
-        """Count the request. Raises Refusal (429)."""
-        if call.key and call.key.requests_per_second:
-            await self._take(call.key, "requests", call.key.requests_per_second, 1)
+    async def spend(self, key: ApiKey) -> None:
+        """Count a request. Raises Refusal (429)."""
+        if key.requests_per_second:
+            await self._take(key, "requests", key.requests_per_second, 1)
 
     async def _take(self, key: ApiKey, what: str, per_second: float, cost: int) -> None:
         assert self.limits
-        wait = await self.limits.take(f"{key.id}.{what}", per_second, cost)
+        bucket = f"{key.id}.{what}"
+        if self.limits.spend(bucket, per_second, cost):
+            return
+        wait = await self.limits.take(bucket, per_second, cost)
         if wait:
             text = f"this API key may have {per_second:g} {what} a second: try again in {wait:.1f} s"
             raise Refusal(429, text, {"retry-after": str(ceil(wait))})
+
+    def _allow(self, header: bytes, scope: Scope, model: str | None) -> ApiKey:
+        """Raises Refusal: 401 or 403."""
+        key = self._find(header)
+        if not key.may(scope):
+            raise Refusal(403, f"this API key may not do that: it takes the scope '{scope}'")
+        if model is not None:
+            allow(key, model)
+        if len(self._allowed) >= _REMEMBERED:
+            self._allowed.clear()
+        self._allowed[header, scope, model] = key
+        return key
 
     def _find(self, header: bytes) -> ApiKey:
         presented = header[len(_BEARER) :].strip() if header[: len(_BEARER)].lower() == _BEARER else b""
@@ -82,9 +95,6 @@ class Guard:
                 else "an API key is needed: send the header 'Authorization: Bearer <key>'"
             )
             raise Refusal(401, what, {"www-authenticate": "Bearer"})
-        if len(self._known) >= _REMEMBERED:
-            self._known.clear()
-        self._known[header] = key
         return key
 
     def _look(self) -> tuple[int, int] | None:

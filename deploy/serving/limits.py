@@ -45,16 +45,20 @@ class Limits:
         except Exception as error:  # noqa: BLE001 - the library's and the client's errors have no common base
             raise MaasflowError(f"--redis {redis} is no address of a Redis: {error}", "give one as redis://host:6379/0") from None
 
+    def spend(self, name: str, per_second: float, cost: int) -> bool:
+        """Whether it could be spent of what was taken from the bucket before."""
+        left = self._leased.get((name, per_second), 0)
+        if left < cost:
+            return False
+        self._leased[name, per_second] = left - cost
+        return True
+
     async def take(self, name: str, per_second: float, cost: int) -> float:
         """Take from a bucket, or take nothing and say in how many seconds there will be enough.
 
         More than the bucket holds is taken where it is full, else it would be refused for ever.
         """
         which = (name, per_second)
-        left = self._leased.get(which, 0)
-        if left >= cost:
-            self._leased[which] = left - cost
-            return 0.0
         bucket, most = self._bucket(name, per_second)
         for amount in (max(cost, floor(per_second * _LEASE_SECONDS)), cost):
             taken = min(amount, most)

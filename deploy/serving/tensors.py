@@ -1,6 +1,7 @@
 """Tensors of the Open Inference Protocol v2, from numbers or bytes to arrays that a model takes."""
 
 import math
+from array import array
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple
@@ -11,7 +12,8 @@ import numpy.typing as npt
 from deploy.serving.calls import Refusal
 from tasks.core.transforms import Tensors, TensorSpec
 
-_NUMBERS: Final[dict[str, set[type]]] = {"FP32": {int, float}, "INT64": {int}}
+_NUMBERS: Final[dict[str, tuple[set[type], str]]] = {"FP32": ({int, float}, "f"), "INT64": ({int}, "q")}
+"""What JSON has for them, and the type code of Python's arrays."""
 _WIRE: Final[dict[str, np.dtype[Any]]] = {"FP32": np.dtype("<f4"), "INT64": np.dtype("<i8")}
 """As bytes, on whichever processor."""
 
@@ -44,32 +46,33 @@ def read_tensor(given: Given, spec: TensorSpec) -> npt.NDArray[Any]:
         raise _wrong(spec, f"has the datatype {given.datatype!r}, expected '{spec.dtype}'")
     shape = _shape(given.shape, spec)
     if isinstance(given.data, bytes | memoryview):
-        array = _from_bytes(given.data, shape, spec)
+        values = _from_bytes(given.data, shape, spec)
     elif type(given.data) is list:
-        array = _from_numbers(_flat(given.data, shape, spec), spec)
+        values = _from_numbers(_flat(given.data, shape, spec), spec)
     else:
         raise _wrong(spec, "has no 'data': expected a list of numbers")
     if spec.dtype == "FP32":
-        if not np.isfinite(array).all():
+        if not np.isfinite(values).all():
             raise _wrong(spec, "holds NaN, an infinity, or a number that is too large for FP32")
-    elif spec.vocabulary is not None and (strange := (array < 0) | (array >= spec.vocabulary)).any():
-        raise _wrong(spec, f"holds {array[strange][0]}, expected whole numbers from 0 to {spec.vocabulary - 1}")
-    return array.reshape(shape)
+    elif spec.vocabulary is not None and (strange := (values < 0) | (values >= spec.vocabulary)).any():
+        raise _wrong(spec, f"holds {values[strange][0]}, expected whole numbers from 0 to {spec.vocabulary - 1}")
+    return values.reshape(shape)
 
 
-def to_bytes(array: npt.NDArray[Any]) -> memoryview:
-    """What is sent for an output of FP32 where bytes are wanted: the array's own, unless its order is another."""
-    return np.ascontiguousarray(array, _WIRE["FP32"]).data
+def to_bytes(values: npt.NDArray[Any]) -> memoryview:
+    """What is sent for an output of FP32 where bytes are wanted: their own memory, unless its order is another."""
+    return np.ascontiguousarray(values, _WIRE["FP32"]).data
 
 
 def _from_numbers(flat: list[Any], spec: TensorSpec) -> npt.NDArray[Any]:
-    strangers = set(map(type, flat)) - _NUMBERS[spec.dtype]
+    kinds, code = _NUMBERS[spec.dtype]
+    strangers = set(map(type, flat)) - kinds
     if strangers:
         found = ", ".join(sorted("null" if kind is type(None) else kind.__name__ for kind in strangers))
         raise _wrong(spec, f"holds {found} where {'whole ' if spec.dtype == 'INT64' else ''}numbers belong")
     try:
-        with np.errstate(over="ignore"):
-            return np.array(flat, spec.numpy_type)
+        # numpy would warn of numbers that are too large for FP32, and to keep it from that takes longer than this.
+        return np.frombuffer(array(code, flat).tobytes(), spec.numpy_type)
     except OverflowError:
         raise _wrong(spec, f"holds a number that is too large for {spec.dtype}") from None
 
@@ -85,11 +88,15 @@ def _from_bytes(data: bytes | memoryview, shape: list[int], spec: TensorSpec) ->
 def _shape(given: Any, spec: TensorSpec) -> list[int]:
     if type(given) is not list or not set(map(type, given)) <= {int}:
         raise _wrong(spec, f"has no shape of whole numbers: expected {_expected(spec)}")
-    if len(given) != 1 + len(spec.shape) or any(want not in (size, -1) for size, want in zip(given[1:], spec.shape, strict=True)):
+    if tuple(given[1:]) != spec.shape and not _fits(given[1:], spec.shape):
         raise _wrong(spec, f"has the shape {given}, expected {_expected(spec)}")
-    if min(given) < 1:
+    if min(given, default=0) < 1:
         raise _wrong(spec, f"has the shape {given}: every size is at least 1")
     return given
+
+
+def _fits(given: Sequence[int], shape: Sequence[int]) -> bool:
+    return len(given) == len(shape) and all(want in (size, -1) for size, want in zip(given, shape, strict=True))
 
 
 def _expected(spec: TensorSpec) -> str:

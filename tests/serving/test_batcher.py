@@ -1,9 +1,9 @@
 """What waits together is run together, and answered as if it had been alone."""
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,13 @@ def rows(count: int, seed: int = 0) -> Tensors:
     return {"x": np.random.default_rng(seed).normal(size=(count, 6)).astype(np.float32)}
 
 
-def together(batcher: Batcher, asked: Sequence[Tensors], deadline: float = inf) -> list[Work | BaseException]:
+def together(batcher: Batcher, asked: Sequence[Tensors]) -> list[Work | BaseException]:
+    return in_turns(batcher, [asked])[0]
+
+
+def in_turns(batcher: Batcher, turns: Sequence[Sequence[Tensors]]) -> list[list[Work | BaseException]]:
     async def ask() -> list[Any]:
-        return await asyncio.gather(*(batcher.run(tensors, deadline) for tensors in asked), return_exceptions=True)
+        return [await asyncio.gather(*(batcher.run(tensors) for tensors in asked), return_exceptions=True) for asked in turns]
 
     return asyncio.run(ask())
 
@@ -160,9 +164,8 @@ def test_a_deadline_that_passes_is_told_while_the_model_still_works(served: Serv
     running = batcher(slow, threads, SLOW)
 
     async def ask() -> Any:
-        loop = asyncio.get_running_loop()
         try:
-            await running.run(rows(1), loop.time() + 0.05)
+            await running.run(rows(1), time.monotonic() + 0.05)
         except Refusal as refusal:
             return refusal.status, slow.gate.is_set()
         finally:
@@ -175,7 +178,6 @@ def test_a_deadline_that_passes_is_told_while_the_model_still_works(served: Serv
 def test_a_failure_is_told_to_all_of_its_batch_and_the_next_goes_on(people: Predictor, threads: ThreadPoolExecutor, seconds: float) -> None:
     running = batcher(people, threads, seconds)
     wrong: Tensors = {"x": np.zeros((1, 7), np.float32)}
-    found = together(running, [wrong, wrong])
+    found, (good,) = in_turns(running, [[wrong, wrong], [rows(1)]])
     assert all(isinstance(each, Exception) for each in found)
-    (good,) = together(running, [rows(1)])
     assert isinstance(good, Work)
