@@ -4,7 +4,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$python && break; done)
 BIN := .venv/bin
 STAMP := .venv/.installed
-EXTRAS := serve,pipeline,minilm,dev
+EXTRAS := serve,pipeline,minilm,traces,dev
 PROTOC := grpcio-tools==1.85.1
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 

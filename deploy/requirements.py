@@ -12,7 +12,7 @@ from typing import Final
 
 RUNTIMES: Final = {"onnxruntime": "onnxruntime", "onnxruntime-gpu": "onnxruntime-gpu[cuda,cudnn]"}
 """What is asked of pip for each build of ONNX Runtime: slim images have none of CUDA's libraries."""
-SERVER: Final = ("serve", "redis")
+SERVER: Final = ("serve", "redis", "traces")
 """The extras of the server."""
 
 

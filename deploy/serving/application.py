@@ -1,7 +1,9 @@
 """From a call to its answer: the operations, and what stands around each of them."""
 
+import asyncio
 import logging
 import time
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import orjson
@@ -20,13 +22,16 @@ from deploy.serving.request_ids import RequestIds
 from deploy.serving.routes import Routes
 from deploy.serving.writers import Writers
 
+if TYPE_CHECKING:
+    from deploy.serving.tracing import Tracing
+
 logger = logging.getLogger(__name__)
 
 
 class Application:
     """Everything that the server answers."""
 
-    def __init__(self, inference: Inference, guard: Guard) -> None:
+    def __init__(self, inference: Inference, guard: Guard, tracing: "Tracing | None" = None) -> None:
         models, settings = inference.models, inference.settings
         writers = Writers(settings.max_generations)
         open_inference = OpenInference(inference)
@@ -37,6 +42,7 @@ class Application:
         operations += Documentation(models, settings, operations.copy()).operations()
         self.routes = Routes(operations)
         self.guard = guard
+        self.tracing = tracing
         self.metrics = models.workers.metrics
         self.request_ids = RequestIds()
         self.access_log = settings.access_log
@@ -57,10 +63,14 @@ class Application:
         """The answer to a call that was read; whatever is raised becomes one."""
         start = time.perf_counter()
         call.request_id = self.request_ids.of(call)
+        if self.tracing:
+            call.trace = self.tracing.begin(call)
         answer = call.refusal.answer() if call.refusal else await self._handle(call)
         self._count(call, answer.status, time.perf_counter() - start)
         if self.access_log:
             self._log(call, answer.status, time.perf_counter() - start)
+        if call.trace:
+            call.trace.end(answer)
         return answer
 
     async def _handle(self, call: Call) -> Answer | Stream:
@@ -71,6 +81,10 @@ class Application:
             return await call.operation.handler(call)
         except Refusal as refusal:
             return refusal.answer()
+        except asyncio.CancelledError:
+            if call.trace:
+                call.trace.abandon()
+            raise
         except Exception:
             logger.exception("%s %r failed, request %s", call.method, unquote(call.path), call.request_id)
             return Refusal(500, "the server failed on this request; its log says why").answer()
@@ -92,4 +106,6 @@ class Application:
             "status": status,
             "ms": round(seconds * 1000, 2),
         }
+        if call.trace:
+            line["trace_id"] = call.trace.id
         logger.info(orjson.dumps(line).decode())

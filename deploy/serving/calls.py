@@ -9,6 +9,7 @@ from tasks.core.api_keys import ApiKey
 
 if TYPE_CHECKING:
     from deploy.serving.routes import Operation
+    from deploy.serving.trace import Trace
 
 # A refusal may quote what the client sent, which may be as large as a body.
 _LONGEST_TEXT: Final = 500
@@ -32,6 +33,7 @@ class Call:
         "refusal",
         "request_id",
         "spend",
+        "trace",
     )
 
     def __init__(self, method: str, path: str, headers: dict[bytes, bytes], client: str) -> None:
@@ -52,6 +54,8 @@ class Call:
         """Counts the compute units that it takes, where its key has only so many. Raises Refusal (429)."""
         self.refusal: Refusal | None = None
         """Known before the body was read."""
+        self.trace: Trace | None = None
+        """Where traces are sent somewhere, its own."""
         self.keep_alive = True
         """Whether the connection may go on after it."""
         self.chunked = True

@@ -82,6 +82,8 @@ class Completions:
         allow(call.key, values["model"])
         model = named_model(self.models, values["model"])
         generator = generator_of(model)
+        if call.trace:
+            call.trace.note_model(model)
         _check(values)
         prompts = self._prompts(values.get("prompt", ""))
         stream, options = read_flag(values, "stream"), read_options(values, self.settings.max_tokens, COMPLETION_TOKENS)

@@ -46,6 +46,8 @@ class Generations:
         model = find_model(self.models, call)
         values = read_object(call, self.settings.max_body_bytes)
         generator = generator_of(model)
+        if call.trace:
+            call.trace.note_model(model)
         refuse_unknown(values, ("prompt", *OPTIONS, "stream"))
         prompt, stream = values.get("prompt"), read_flag(values, "stream")
         if type(prompt) is not str:

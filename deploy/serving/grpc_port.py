@@ -11,24 +11,13 @@ import orjson
 from deploy.serving.application import Application
 from deploy.serving.calls import Answer, Call, Refusal
 from deploy.serving.deadline import HEADER as TIMEOUT
+from deploy.serving.grpc_codes import grpc_code
 from deploy.serving.life import Life
 from deploy.serving.open_inference_grpc import OpenInferenceGrpc
 from deploy.serving.routes import Operation
 from deploy.serving.settings import Settings
 from tasks.core.errors import MaasflowError
 
-_CODES: Final = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
-    401: grpc.StatusCode.UNAUTHENTICATED,
-    403: grpc.StatusCode.PERMISSION_DENIED,
-    404: grpc.StatusCode.NOT_FOUND,
-    408: grpc.StatusCode.DEADLINE_EXCEEDED,
-    # As gRPC itself has it for a message that is too large.
-    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    503: grpc.StatusCode.UNAVAILABLE,
-    504: grpc.StatusCode.DEADLINE_EXCEEDED,
-}
 _SOONEST: Final = 1e-6
 _MOST_CALLS: Final = 1024
 """At once."""
@@ -110,7 +99,7 @@ class GrpcPort:
         trailing = (("x-request-id", call.request_id), *((name.lower(), value) for name, value in answer.headers.items()))
         context.set_trailing_metadata(trailing)
         if answer.status != 200:
-            await context.abort(_CODES.get(answer.status, grpc.StatusCode.INTERNAL), orjson.loads(answer.body)["error"], trailing)
+            await context.abort(grpc.StatusCode[grpc_code(answer.status)], orjson.loads(answer.body)["error"], trailing)
         return answer.body
 
     async def _read(self, messages: AsyncIterator[bytes]) -> bytes:

@@ -129,6 +129,8 @@ class Invocations:
                 raise Refusal(422, f"item {index}: expected a text, found {type(prompt).__name__}")
         if call.spend:
             await call.spend(len(prompts) * options.max_tokens)
+        if call.trace:
+            call.trace.note_model(model)
         with self.writers.one():
             generations = await self.writers.begin(generator_of(model), prompts, options)
             return [await whole(self.writers.pieces(generation)) for generation in generations]

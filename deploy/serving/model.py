@@ -80,6 +80,8 @@ class Model:
         work = await self.batcher.run(tensors, deadline)
         found = self.predictor.predictions(work.outputs["logits"])
         self.batcher.around(work, start)
+        if call.trace:
+            call.trace.note_work(self, work, start)
         if self.keep:
             self.keep(call, instances, found)
         return found

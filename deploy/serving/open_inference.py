@@ -111,6 +111,8 @@ class OpenInference:
         head = {"model_name": model.name, "model_version": model.version}
         answer = _answer(head if identity is None else {**head, "id": identity}, work.outputs, wanted)
         model.batcher.around(work, start)
+        if call.trace:
+            call.trace.note_work(model, work, start)
         return answer
 
 

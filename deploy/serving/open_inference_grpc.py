@@ -9,13 +9,13 @@ from google.protobuf.message import DecodeError, Message
 from deploy.serving import open_inference_pb2 as pb
 from deploy.serving.calls import Answer, Call, Refusal
 from deploy.serving.deadline import read_timeout
+from deploy.serving.grpc_codes import MEDIA_TYPE
 from deploy.serving.guard import allow
 from deploy.serving.inference import Inference, by_name, check_parameters
 from deploy.serving.lookup import find_model
 from deploy.serving.routes import Operation
 from deploy.serving.tensors import Given, to_bytes
 
-_GRPC: Final = "application/grpc"
 _CONTENTS: Final = {"FP32": "fp32_contents", "INT64": "int64_contents"}
 _M = TypeVar("_M", bound=Message)
 
@@ -43,7 +43,7 @@ class OpenInferenceGrpc:
                 path=f"/{self.service}/{name}",
                 summary=name,
                 handler=handler,
-                reply=_GRPC,
+                reply=MEDIA_TYPE,
                 scope=None if name in free else "infer",
             )
             for name, handler in (free | kept).items()
@@ -101,6 +101,8 @@ class OpenInferenceGrpc:
                 output.contents.fp32_contents.extend(values.ravel().tolist())
         answer = _answer(reply)
         model.batcher.around(work, start)
+        if call.trace:
+            call.trace.note_work(model, work, start)
         return answer
 
 
@@ -147,4 +149,4 @@ def _value(parameters: Mapping[str, pb.InferParameter], name: str) -> Any:
 
 
 def _answer(message: Message) -> Answer:
-    return Answer(message.SerializeToString(), media_type=_GRPC)
+    return Answer(message.SerializeToString(), media_type=MEDIA_TYPE)

@@ -24,8 +24,10 @@ from tasks.core.errors import MaasflowError
 
 if TYPE_CHECKING:
     from deploy.serving.grpc_port import GrpcPort
+    from deploy.serving.tracing import Tracing
 
 _TICK: Final = 0.1
+_COLLECTORS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +36,8 @@ async def run(listener: socket.socket, models: Models, guard: Guard, settings: S
     """Answer on `listener` until a signal; the exit code. Raises MaasflowError."""
     life, payloads = Life(settings), models.workers.payloads
     inference = Inference(models, life, settings)
-    application = Application(inference, guard)
+    tracing = _tracing()
+    application = Application(inference, guard, tracing)
     connections = Connections(application, life, settings)
     _heed_signals(life)
     connections.tick()
@@ -59,7 +62,22 @@ async def run(listener: socket.socket, models: Models, guard: Guard, settings: S
         await following
     if payloads:
         await payloads.close()
+    if tracing:
+        await asyncio.to_thread(tracing.close)
     return life.exit_code
+
+
+def _tracing() -> "Tracing | None":
+    """Where OpenTelemetry's variables name a collector, what sends traces to it. Raises MaasflowError."""
+    collector = next((name for name in _COLLECTORS if os.environ.get(name)), None)
+    if collector is None or os.environ.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp":
+        return None
+    try:
+        from deploy.serving.tracing import Tracing  # noqa: PLC0415 - only where it is asked for
+    except ImportError as error:
+        what = f"{collector} asks for traces, and they cannot be sent: {error}"
+        raise MaasflowError(what, "pip install opentelemetry-exporter-otlp-proto-http, or unset it") from None
+    return Tracing()
 
 
 async def _speak_grpc(application: Application, inference: Inference, listener: socket.socket) -> "tuple[GrpcPort, str]":
