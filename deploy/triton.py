@@ -15,8 +15,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from deploy.serving.batcher import MOST_ROWS
 from deploy.serving.settings import Settings
+from deploy.serving.waiting import MOST_ROWS
 from tasks.core.bundle import Bundle, Manifest, Variant
 from tasks.core.errors import MaasflowError
 from tasks.core.stages import replace_folder

@@ -5,7 +5,6 @@ from collections.abc import Container, Iterable, Sequence
 from importlib import metadata
 from typing import Any, Final, TypeVar
 
-from deploy.serving.batcher import Work
 from deploy.serving.calls import Call, Refusal
 from deploy.serving.deadline import deadline_of
 from deploy.serving.life import Life
@@ -14,6 +13,7 @@ from deploy.serving.model import Model
 from deploy.serving.models import Models
 from deploy.serving.settings import Settings
 from deploy.serving.tensors import Given, read_tensor
+from deploy.serving.work import Work
 from tasks.core.transforms import Tensors, TensorSpec
 
 _MOST_VALUES: Final = 2**24

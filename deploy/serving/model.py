@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 from deploy.serving.batcher import Batcher
 from deploy.serving.calls import Call
+from deploy.serving.cost import Cost
 from deploy.serving.instances import example_instance
 from deploy.serving.tensors import example_tensors
 from deploy.serving.workers import Workers
@@ -20,11 +21,12 @@ from tasks.core.errors import BundleError, MaasflowError
 from tasks.core.generator import Generator
 from tasks.core.predictor import Prediction, Predictor
 from tasks.core.recipe import PayloadLog
-from tasks.core.transforms import TextTransform
+from tasks.core.transforms import Tensors, TextTransform
 
 _LITTLE: Final = 4096
 """Bytes that are read into tensors in less time than a thread would take to be handed them."""
 _WARM_UP: Final = 5
+_MANY: Final = 32
 
 
 class LoadError(MaasflowError):
@@ -70,6 +72,7 @@ class Model:
     async def predict(self, call: Call, instances: Sequence[Any], deadline: float) -> list[Prediction]:
         """One prediction for each raw instance of a call. Raises InputError and Refusal."""
         start = time.perf_counter()
+        self.batcher.admit(len(instances), len(instances), 0, deadline)
         # An image of a few bytes may have millions of pixels.
         if len(call.body) < _LITTLE and self.manifest.transform.kind != "image":
             tensors = self.predictor.tensors(instances)
@@ -96,22 +99,31 @@ def _keeper(
     return partial(workers.payloads.add, name, {"version": version, "variant": predictor.variant.name}, rule)
 
 
-def _warm(predictor: Predictor) -> float:
-    """Seconds for one row, of one token where rows differ in length, the fastest of a few runs. Raises ValueError for an output of the wrong shape."""
+def _warm(predictor: Predictor) -> Cost:
+    """What its batches take, by a few runs of one row and of many. Raises ValueError for an output of the wrong shape."""
     manifest = predictor.manifest
     if isinstance(manifest.transform, TextTransform):
         # The tokenizer is read when it is first needed.
         manifest.transform.encode(manifest.transform.columns([example_instance(manifest.transform)]))
-    tensors, names = example_tensors(manifest.inputs), [spec.name for spec in manifest.outputs]
-    fastest = math.inf
-    for _ in range(_WARM_UP):
-        start = time.perf_counter()
-        outputs = predictor.run(names, tensors)
-        fastest = min(fastest, time.perf_counter() - start)
+    outputs, least = _run(predictor, 1, 1)
     expected = {spec.name: (1, *(max(size, 1) for size in spec.shape)) for spec in manifest.outputs}
     if manifest.labels:
         expected["logits"] = (1, len(manifest.labels))
-    for name, output in zip(names, outputs, strict=True):
+    for name, output in outputs.items():
         if output.shape != expected[name]:
             raise ValueError(f"the output '{name}' has the shape {output.shape}, expected {expected[name]}")
-    return fastest
+    longest = min(spec.longest or _MANY for spec in manifest.inputs)
+    rows, length = (1, min(_MANY, longest)) if predictor.dynamic else (_MANY, 1)
+    _, most = _run(predictor, rows, length)
+    return Cost([(1, least), (rows * length, most)])
+
+
+def _run(predictor: Predictor, rows: int, length: int) -> tuple[Tensors, float]:
+    """The outputs for so many rows, and the seconds that the fastest of a few runs took."""
+    tensors, names = example_tensors(predictor.manifest.inputs, rows, length), [spec.name for spec in predictor.manifest.outputs]
+    fastest = math.inf
+    for _ in range(_WARM_UP):
+        start = time.perf_counter()
+        outputs = predictor.run(names, tensors, spread=False)
+        fastest = min(fastest, time.perf_counter() - start)
+    return dict(zip(names, outputs, strict=True)), fastest

@@ -75,7 +75,7 @@ class Prometheus(Collector):
         waiting = GaugeMetricFamily("maasflow_waiting_rows", "Rows that wait", labels=("model",))
         info = GaugeMetricFamily("maasflow_model_info", "What is served, and by what", labels=("model", "version", "variant", "provider"))
         for model in self.models.running():
-            waiting.add_metric((model.name,), model.batcher.waiting_rows)
+            waiting.add_metric((model.name,), model.batcher.waiting.rows)
             provider = runtime_of(model.predictor.session).provider
             info.add_metric((model.name, model.version, model.predictor.variant.name, provider), 1)
         yield from (reloads, payloads, waiting, info)

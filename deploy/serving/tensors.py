@@ -18,11 +18,13 @@ _WIRE: Final[dict[str, np.dtype[Any]]] = {"FP32": np.dtype("<f4"), "INT64": np.d
 """As bytes, on whichever processor."""
 
 
-def example_tensors(specs: Sequence[TensorSpec]) -> Tensors:
-    """One row of each input, as short as can be: zeros, and ones for ids and masks, where no one is masked out."""
+def example_tensors(specs: Sequence[TensorSpec], rows: int = 1, length: int = 1) -> Tensors:
+    """Rows of each input, of the length where they may differ in it: zeros, and ones for ids and masks, where no one is masked out."""
     return {
         spec.name: np.full(
-            (1, *(max(size, 1) for size in spec.shape)), int(spec.dtype == "INT64" and spec.vocabulary != 1), spec.numpy_type
+            (rows, *(length if size < 0 else size for size in spec.shape)),
+            int(spec.dtype == "INT64" and spec.vocabulary != 1),
+            spec.numpy_type,
         )
         for spec in specs
     }

@@ -11,10 +11,10 @@ from opentelemetry.trace import SpanKind, StatusCode, Tracer, format_trace_id, s
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
-from deploy.serving.batcher import Work
 from deploy.serving.calls import Answer, Call, Stream
 from deploy.serving.grpc_codes import MEDIA_TYPE, grpc_code
 from deploy.serving.model import Model
+from deploy.serving.work import Work
 
 _PROPAGATOR = TraceContextTextMapPropagator()
 

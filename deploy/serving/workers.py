@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 from deploy.serving.batcher import Batcher
+from deploy.serving.cost import Cost
 from deploy.serving.metrics import Metrics
 from deploy.serving.payloads import Payloads
 from deploy.serving.settings import Settings
@@ -21,10 +22,10 @@ class Workers:
         self.cores = usable_cores()
         self._threads = ThreadPoolExecutor(self.cores, thread_name_prefix="infer")
 
-    def batcher(self, name: str, predictor: Predictor, row_seconds: float) -> Batcher:
-        """For one version of a model, of which a row takes so long."""
+    def batcher(self, name: str, predictor: Predictor, cost: Cost) -> Batcher:
+        """For one version of a model, whose batches take so long."""
         session, threads = predictor.session, predictor.manifest.threads or self.cores
         lanes = session.count if isinstance(session, Lanes) else max(1, self.cores // threads)
         return Batcher(
-            predictor, row_seconds, lanes, self._threads, self.metrics.of(name), self.settings.max_waiting, self.settings.max_waiting_bytes
+            predictor, cost, lanes, self._threads, self.metrics.of(name), self.settings.max_waiting, self.settings.max_waiting_bytes
         )

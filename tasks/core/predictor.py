@@ -58,37 +58,32 @@ class Predictor:
 
     def predictions(self, logits: npt.NDArray[np.float32]) -> list[Prediction]:
         """One for each row of [batch, labels]. Raises InputError for one that the model has no finite answer for."""
-        for row in unanswered(logits):
-            raise InputError(f"item {row}: the model has no finite answer for it")
-        rows = probabilities(logits)
+        if not np.isfinite(logits).all():
+            raise InputError(f"item {unanswered(logits)[0]}: the model has no finite answer for it")
         labels = self.manifest.labels
-        return [Prediction(labels[row.argmax()], dict(zip(labels, map(float, row), strict=True))) for row in rows]
+        best, rows = logits.argmax(axis=1).tolist(), probabilities(logits).tolist()
+        return [Prediction(labels[label], dict(zip(labels, row, strict=True))) for label, row in zip(best, rows, strict=True)]
 
     def logits(self, tensors: Tensors) -> npt.NDArray[np.float32]:
         """float32 [batch, labels] for the model's input tensors."""
         (logits,) = self.run(["logits"], tensors)
         return logits
 
-    def run(self, names: list[str], tensors: Tensors) -> list[npt.NDArray[Any]]:
+    def run(self, names: list[str], tensors: Tensors, *, spread: bool = True) -> list[npt.NDArray[Any]]:
         """The named outputs, each [batch, …], for the model's input tensors.
 
-        Many long rows are run in parts, and each alone where the variant takes no others beside it.
+        Many long rows are run in parts, and each alone where the variant takes no others beside it. Not `spread`, all of them are run by
+        the thread that asks, where the variant's threads would each take some: for who asks in several threads at once.
         """
+        session = self.session if spread or not isinstance(self.session, Lanes) else self.session.session
         if self.variant.batch == "one":
-            return run_alone(self.session, names, tensors)
+            return run_alone(session, names, tensors)
         if self.dynamic:
             first = next(iter(tensors.values()))
             rows = max(1, _TOKENS // first[0].size)
             if len(first) > rows:
-                return self._run_in_parts(names, tensors, rows)
-        return self.session.run(names, tensors)
-
-    def _run_in_parts(self, names: list[str], tensors: Tensors, rows: int) -> list[npt.NDArray[Any]]:
-        total = len(next(iter(tensors.values())))
-        return _joined(
-            self.session.run(names, {name: values[start : start + rows] for name, values in tensors.items()})
-            for start in range(0, total, rows)
-        )
+                return _run_in_parts(session, names, tensors, rows)
+        return session.run(names, tensors)
 
     def _check(self) -> None:
         """Raises BundleError unless the model takes and gives what the manifest says."""
@@ -172,6 +167,13 @@ def run_alone(session: Session, names: list[str], tensors: Tensors) -> list[npt.
     """The named outputs, each [batch, …], every row run in a call of its own."""
     rows = rows_alone(tensors)
     return _joined(session.map(names, rows) if isinstance(session, Lanes) else (session.run(names, row) for row in rows))
+
+
+def _run_in_parts(session: Session, names: list[str], tensors: Tensors, rows: int) -> list[npt.NDArray[Any]]:
+    total = len(next(iter(tensors.values())))
+    return _joined(
+        session.run(names, {name: values[start : start + rows] for name, values in tensors.items()}) for start in range(0, total, rows)
+    )
 
 
 def rows_alone(tensors: Tensors) -> Iterator[Tensors]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -19,7 +20,7 @@ class Ragged:
     def of(cls, rows: Sequence[Sequence[int]], dtype: npt.DTypeLike) -> Self:
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum([len(row) for row in rows], out=offsets[1:])
-        values = np.fromiter((value for row in rows for value in row), dtype, int(offsets[-1]))
+        values = np.fromiter(chain.from_iterable(rows), dtype, int(offsets[-1]))
         return cls(values, offsets)
 
     @classmethod
@@ -48,7 +49,11 @@ class Ragged:
     def padded(self, fill: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """(values, mask), both int64 [rows, longest row]; beyond a row's end `fill` and 0."""
         lengths = self.lengths
-        here = np.arange(max(1, int(lengths.max(initial=0)))) < lengths[:, None]
+        longest = max(1, int(lengths.max(initial=0)))
+        if len(self.values) == len(self) * longest:
+            alike = self.values.reshape(-1, longest).astype(np.int64)
+            return alike, np.ones_like(alike)
+        here = np.arange(longest) < lengths[:, None]
         values = np.full(here.shape, fill, np.int64)
         values[here] = self.values
         return values, here.astype(np.int64)

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy.serving.batcher import MOST_ROWS, Batcher, Work
+from deploy.serving.batcher import Batcher
 from deploy.serving.calls import Refusal
+from deploy.serving.cost import Cost
 from deploy.serving.metrics import ModelMetrics
+from deploy.serving.waiting import MOST_ROWS
+from deploy.serving.work import Work
 from tasks.core.bundle import Bundle
 from tasks.core.predictor import Predictor
 from tasks.core.transforms import Tensors
@@ -40,7 +43,7 @@ def moods(tmp_path: Path) -> Predictor:
 
 
 def batcher(predictor: Predictor, threads: ThreadPoolExecutor, seconds: float = QUICK, most: int = 1024, size: int = 2**20) -> Batcher:
-    return Batcher(predictor, seconds, 1, threads, ModelMetrics(), most, size)
+    return Batcher(predictor, Cost([(1, seconds), (2, seconds)]), 1, threads, ModelMetrics(), most, size)
 
 
 def rows(count: int, seed: int = 0) -> Tensors:
@@ -81,25 +84,14 @@ def test_no_batch_is_larger_than_the_most_unless_one_request_is(people: Predicto
     assert sum(sizes(running)) == 3
 
 
-def texts(moods: Predictor, lengths: Sequence[int]) -> list[Tensors]:
-    return [moods.tensors(["good bad " * length]) for length in lengths]
-
-
 def test_texts_of_like_length_go_together_and_padding_changes_nothing(moods: Predictor, threads: ThreadPoolExecutor) -> None:
-    asked = texts(moods, [5, 4, 5, 5, 4])
+    asked = [moods.tensors(["good bad " * length]) for length in (5, 4, 5, 5, 4)]
     running = batcher(moods, threads)
     for tensors, work in zip(asked, together(running, asked), strict=True):
         assert isinstance(work, Work)
         np.testing.assert_allclose(work.outputs["logits"], moods.logits(tensors), rtol=1e-4, atol=1e-5)
     assert sum(sizes(running)) == 1
     assert running.metrics.padding > 0
-
-
-def test_short_texts_are_not_padded_to_a_long_one(moods: Predictor, threads: ThreadPoolExecutor) -> None:
-    running = batcher(moods, threads)
-    together(running, texts(moods, [1, 6, 1, 1, 6, 1]))
-    assert sum(sizes(running)) == 2
-    assert running.metrics.padding == 0
 
 
 def test_a_variant_that_takes_one_row_at_a_time_is_given_one(served: Served, threads: ThreadPoolExecutor) -> None:
@@ -121,7 +113,7 @@ def test_what_nobody_waits_for_any_more_is_not_computed(people: Predictor, threa
 
     asyncio.run(leave())
     assert running.metrics.batches.counts[0] == 1
-    assert running.waiting_rows == running.waiting_bytes == 0
+    assert running.waiting.rows == running.waiting.tokens == running.waiting.bytes == 0
 
 
 class Held(Predictor):
@@ -129,9 +121,9 @@ class Held(Predictor):
 
     gate: Any = None
 
-    def run(self, names: list[str], tensors: Tensors) -> list[Any]:
+    def run(self, names: list[str], tensors: Tensors, *, spread: bool = True) -> list[Any]:
         self.gate.wait(5)
-        return super().run(names, tensors)
+        return super().run(names, tensors, spread=spread)
 
 
 def test_what_does_not_fit_into_the_queue_is_refused_at_once(served: Served, threads: ThreadPoolExecutor) -> None:
