@@ -9,7 +9,8 @@ import gc
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from deploy.serving.model import LoadError, Model
 from deploy.serving.workers import Workers
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+_LONGEST_PAUSE: Final = 60.0
+"""Seconds between two tries of a version that cannot be loaded; the first pause is of one, and each is twice the one before it."""
 
 logger = logging.getLogger(__name__)
 
@@ -34,17 +37,22 @@ class Entry:
     model: Model | None = None
     problem: str = ""
     """Safe to send to a client."""
+    failures: int = 0
+    """Tries in a row, since the pointer was written."""
+    again: float = 0.0
+    """When to try once more where there is a problem, on the clock of `Models`."""
 
 
 class Models(Mapping[str, Entry]):
     """The served models by name. Read by the event loop while `refresh` runs in a thread: entries are only ever replaced."""
 
-    def __init__(self, served: Path, workers: Workers) -> None:
+    def __init__(self, served: Path, workers: Workers, clock: Callable[[], float] = time.monotonic) -> None:
         self.served = served
         self.workers = workers
         self.loaded = False
         """Whether every pointer has been looked at once."""
         self._entries: dict[str, Entry] = {}
+        self._clock = clock
 
     def __getitem__(self, name: str) -> Entry:
         return self._entries[name]
@@ -63,7 +71,8 @@ class Models(Mapping[str, Entry]):
     def refresh(self) -> None:
         """Load what a pointer newly names, drop what none names; a version that cannot be loaded leaves the old one serving.
 
-        A failed version is tried again when its pointer is written again.
+        A failed version is tried again when its pointer is written again, and after ever longer pauses: what failed for want of memory,
+        or of a network's disk, comes by itself.
         """
         if self._renew():
             _give_back_memory()
@@ -78,8 +87,8 @@ class Models(Mapping[str, Entry]):
             self._entries = {key: entry for key, entry in self._entries.items() if key != name}
         for name, stamp in sorted(stamps.items()):
             old = self._entries.get(name)
-            if old is None or old.stamp != stamp:
-                self._entries = {**self._entries, name: self._follow(name, stamp, old.model if old else None)}
+            if old is None or old.stamp != stamp or (old.problem and self._clock() >= old.again):
+                self._entries = {**self._entries, name: self._follow(name, stamp, old)}
                 swapped |= old is not None and old.model is not self._entries[name].model
         return swapped or len(self.running()) < before
 
@@ -100,20 +109,29 @@ class Models(Mapping[str, Entry]):
                 stamps[folder.name] = (0, 0)
         return stamps
 
-    def _follow(self, name: str, stamp: Stamp, old: Model | None) -> Entry:
+    def _follow(self, name: str, stamp: Stamp, before: Entry | None) -> Entry:
+        old = before.model if before else None
         try:
             version = self._version(name)
             if old and old.version == version:
                 return Entry(stamp, old)
             model = Model.load(self.served / name / version, name, version, self.workers)
         except LoadError as error:
-            kept = f"; version {old.version} goes on" if old else ""
-            logger.error("%s: %s%s (%s)", name, error.what, kept, error.__cause__ or "look at its folder")  # noqa: TRY400 - the traceback says no more
-            self.workers.metrics.of(name).reloads["failed"] += 1
-            return Entry(stamp, old, error.what)
+            return self._failed(name, stamp, before, error)
         self.workers.metrics.of(name).reloads["loaded"] += 1
         logger.info("%s: serving version %s%s", name, version, f", was {old.version}" if old else "")
         return Entry(stamp, model)
+
+    def _failed(self, name: str, stamp: Stamp, before: Entry | None, error: LoadError) -> Entry:
+        """What goes on. The same problem is told of once."""
+        old = before.model if before else None
+        failures = before.failures if before and before.stamp == stamp else 0
+        if not (failures and before and before.problem == error.what):
+            kept = f"; version {old.version} goes on" if old else ""
+            logger.error("%s: %s%s (%s)", name, error.what, kept, error.__cause__ or "look at its folder")
+        self.workers.metrics.of(name).reloads["failed"] += 1
+        pause = min(2.0 ** min(failures, 6), _LONGEST_PAUSE)
+        return Entry(stamp, old, error.what, failures + 1, self._clock() + pause)
 
     def _version(self, name: str) -> str:
         """The version that a pointer names. Raises LoadError."""

@@ -138,8 +138,32 @@ def test_an_unreadable_pointer_keeps_what_is_loaded(served: Served, text: str) -
     assert "its pointer" in models["people"].problem
 
 
-def test_a_broken_version_is_not_tried_again_until_its_pointer_is_written_again(served: Served) -> None:
-    models = models_of(served)
+def test_a_broken_version_is_tried_again_after_ever_longer_pauses_and_told_of_once(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    now, tries = 0.0, []
+    models = Models(served.folder, workers := Workers(Settings()), clock=lambda: now)
+    served.serve("people", "2")
+    models.refresh()
+    folder = served.add("people", "3")
+    content = (folder / "bundle.json").read_text()
+    (folder / "bundle.json").write_text("{")
+    served.point("people", "3")
+    for second in range(250):
+        now, before = float(second), workers.metrics.of("people").reloads["failed"]
+        models.refresh()
+        if workers.metrics.of("people").reloads["failed"] > before:
+            tries.append(second)
+    assert tries == [0, 1, 3, 7, 15, 31, 63, 123, 183, 243]
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    (folder / "bundle.json").write_text(content)
+    now = 303.0
+    models.refresh()
+    assert (versions(models), models["people"].problem) == ({"people": "3"}, "")
+
+
+def test_a_pointer_that_is_written_again_is_followed_at_once(served: Served) -> None:
+    models = Models(served.folder, Workers(Settings()), clock=lambda: 0.0)
     folder = served.add("people", "3")
     content = (folder / "bundle.json").read_text()
     (folder / "bundle.json").write_text("{")
