@@ -1,7 +1,6 @@
 """One version of a model, loaded and warm."""
 
 import asyncio
-import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -12,21 +11,16 @@ from typing import Any, Final, Self
 
 from deploy.serving.batcher import Batcher
 from deploy.serving.calls import Call
-from deploy.serving.cost import Cost
-from deploy.serving.instances import example_instance
-from deploy.serving.tensors import example_tensors
+from deploy.serving.warm_up import UnfitError, warm_up
 from deploy.serving.workers import Workers
 from tasks.core.bundle import Bundle, Manifest
 from tasks.core.errors import BundleError, MaasflowError
 from tasks.core.generator import Generator
 from tasks.core.predictor import Prediction, Predictor
 from tasks.core.recipe import PayloadLog
-from tasks.core.transforms import Tensors, TextTransform
 
 _LITTLE: Final = 4096
 """Bytes that are read into tensors in less time than a thread would take to be handed them."""
-_WARM_UP: Final = 5
-_MANY: Final = 32
 
 
 class LoadError(MaasflowError):
@@ -59,8 +53,10 @@ class Model:
         try:
             predictor = Predictor(bundle)
             generator = Generator(predictor) if predictor.manifest.task == "language_modelling" else None
-            batcher = workers.batcher(name, predictor, _warm(predictor))
+            batcher = workers.batcher(name, predictor, warm_up(predictor))
             return cls(name, version, predictor, batcher, generator, _keeper(name, version, predictor, workers))
+        except UnfitError as error:
+            raise LoadError(f"version {version} cannot be served: {error.what}") from None
         except Exception as error:  # ONNX Runtime's exceptions have no common base
             what = f"ONNX Runtime cannot load and run its variant '{bundle.manifest.chosen}'"
             raise LoadError(f"version {version} cannot be served: {what}") from error
@@ -97,33 +93,3 @@ def _keeper(
     if workers.payloads is None or not rule.sample:
         return None
     return partial(workers.payloads.add, name, {"version": version, "variant": predictor.variant.name}, rule)
-
-
-def _warm(predictor: Predictor) -> Cost:
-    """What its batches take, by a few runs of one row and of many. Raises ValueError for an output of the wrong shape."""
-    manifest = predictor.manifest
-    if isinstance(manifest.transform, TextTransform):
-        # The tokenizer is read when it is first needed.
-        manifest.transform.encode(manifest.transform.columns([example_instance(manifest.transform)]))
-    outputs, least = _run(predictor, 1, 1)
-    expected = {spec.name: (1, *(max(size, 1) for size in spec.shape)) for spec in manifest.outputs}
-    if manifest.labels:
-        expected["logits"] = (1, len(manifest.labels))
-    for name, output in outputs.items():
-        if output.shape != expected[name]:
-            raise ValueError(f"the output '{name}' has the shape {output.shape}, expected {expected[name]}")
-    longest = min(spec.longest or _MANY for spec in manifest.inputs)
-    rows, length = (1, min(_MANY, longest)) if predictor.dynamic else (_MANY, 1)
-    _, most = _run(predictor, rows, length)
-    return Cost([(1, least), (rows * length, most)])
-
-
-def _run(predictor: Predictor, rows: int, length: int) -> tuple[Tensors, float]:
-    """The outputs for so many rows, and the seconds that the fastest of a few runs took."""
-    tensors, names = example_tensors(predictor.manifest.inputs, rows, length), [spec.name for spec in predictor.manifest.outputs]
-    fastest = math.inf
-    for _ in range(_WARM_UP):
-        start = time.perf_counter()
-        outputs = predictor.run(names, tensors, spread=False)
-        fastest = min(fastest, time.perf_counter() - start)
-    return dict(zip(names, outputs, strict=True)), fastest

@@ -89,7 +89,7 @@ def test_pointers_are_followed(served: Served) -> None:
         (remove_a_file, "variants/fp32.onnx is missing"),
         (escape, "lies outside of the bundle"),
         (write_no_onnx, "ONNX Runtime cannot load and run its variant 'fp32'"),
-        (remove_a_label, "ONNX Runtime cannot load and run its variant 'fp32'"),
+        (remove_a_label, "its output 'logits' has the shape [1, 2], expected [1, 1]"),
         (write_another_onnx, "ONNX Runtime cannot load and run its variant 'fp32'"),
         (lambda folder: edit(folder, chosen="int8"), "no variant 'int8'"),
         (lambda folder: edit(folder, format=9), "has the format 9"),
