@@ -193,7 +193,9 @@ def compress(
             "compress",
             job.keys(version).compress,
             CompressResult,
-            lambda out: compress_stage(job.recipe, Encoded(encoded.folder), exported, out, trained, job.store),
+            lambda out: compress_stage(
+                job.recipe, Encoded(encoded.folder), exported, out, trained, job.store, job.workspace.prepared(version.name)
+            ),
             force=job.force,
         )
     except InfeasibleError as error:

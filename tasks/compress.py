@@ -21,6 +21,7 @@ from tasks.core.scoring import Scores
 from tasks.core.stages import StageResult, StageStore, link_file, write_text
 from tasks.export import BUNDLE
 from tasks.figures import draw_pareto
+from tasks.golden import add_golden
 from tasks.pareto_page import Picture, page
 from tasks.search import Search
 from tasks.workshop import ROWS, Made, Workshop
@@ -74,12 +75,18 @@ class InfeasibleError(MaasflowError):
 
 
 def compress(
-    recipe: Recipe, encoded: Encoded, exported: Path, out: Path, trained: Path | None = None, store: StageStore | None = None
+    recipe: Recipe,
+    encoded: Encoded,
+    exported: Path,
+    out: Path,
+    trained: Path | None = None,
+    store: StageStore | None = None,
+    prepared: Path | None = None,
 ) -> CompressResult:
     """Write `bundle/` with all variants, measured, to `out`, and the picture of the search.
 
     `trained` is the folder with the trained weights, for what begins from them; what was made and asked is kept in `store`, so that
-    another limit chooses anew in seconds. Raises InfeasibleError where no variant is within the limits.
+    another limit chooses anew in seconds. Golden rows come from the splits in `prepared`; without it there are none. Raises InfeasibleError where no variant is within the limits.
     """
     source = Bundle.open(exported / BUNDLE)
     folder = out / BUNDLE
@@ -116,7 +123,9 @@ def compress(
         found.scores["test"].save(out / SCORES / f"{name}.npz")
     # As they were measured, which the export before may not have known of.
     served = {"threads": recipe.serving.threads, "device": recipe.serving.device}
-    Bundle(folder, source.manifest.replace(variants=variants, chosen=best.name, **served)).write()
+    bundle = Bundle(folder, source.manifest.replace(variants=variants, chosen=best.name, **served)).write()
+    if prepared and recipe.serving.golden:
+        add_golden(bundle, encoded, prepared, recipe.serving.golden)
     write_findings(picture, out)
     return CompressResult(chosen=best.name, candidates=candidates, failed=search.failed)
 

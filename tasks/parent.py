@@ -33,7 +33,7 @@ def take_up(tracking: Tracking, release: Release, out: Path) -> ParentResult:
     for file in [path for path in found.folder.rglob("*") if path.is_file() and path.name != "bundle.json"]:
         if str(file.relative_to(found.folder)) not in kept:
             file.unlink()
-    Bundle(found.folder, found.manifest.replace(variants=(fp32,), chosen="fp32")).write()
+    Bundle(found.folder, found.manifest.replace(variants=(fp32,), chosen="fp32", golden=None)).write()
     replace_folder(found.folder, out / BUNDLE)
     return ParentResult(name=release.name, version=release.version)
 

@@ -10,7 +10,9 @@ from tasks.compression import Subject
 from tasks.core.bundle import Bundle, Variant
 from tasks.core.encoded import Encoded
 from tasks.core.errors import GateError
+from tasks.core.golden import Golden
 from tasks.core.machine import Place
+from tasks.core.predictor import Predictor
 from tasks.core.recipe import Metric, Recipe
 from tasks.core.stages import StageStore
 from tasks.gate import Judged
@@ -63,7 +65,8 @@ class RemeasureResult(Judged):
 def remeasure(bundle: Bundle, encoded: Encoded) -> RemeasureResult:
     """Run fp32 and the chosen variant on the validation and the test split as they are served, and hold the latter against the recipe.
 
-    Of its gates those that judge what a machine changes, and its limits for compression. Raises MaasflowError where an answer is not finite.
+    Of its gates those that judge what a machine changes, its limits for compression, and its golden rows, for which a server here would
+    refuse it: they stay those of the release, whose files never change. Raises MaasflowError where an answer is not finite.
     """
     manifest, recipe = bundle.manifest, recipe_of(bundle, ())
     served = {"threads": manifest.threads, "device": manifest.device}
@@ -80,6 +83,7 @@ def remeasure(bundle: Bundle, encoded: Encoded) -> RemeasureResult:
     return RemeasureResult(
         verdicts=(
             *_batch(chosen),
+            *_golden(bundle),
             *_gates(recipe, manifest.parity, chosen, fp32, made[manifest.chosen]),
             *_limits(recipe, chosen, fp32),
         ),
@@ -113,6 +117,16 @@ def _batch(chosen: Variant) -> tuple[Verdict, ...]:
         what, value, most = "largest change of a probability by other rows beside it", invariance.difference, invariance.tolerance
     limit, passed = f"≤ {most:g}", invariance.holds
     return (Verdict(gate="batch", what=f"{what}, {chosen.name}", measured=value, limit=limit, margin=most - value, passed=passed),)
+
+
+def _golden(bundle: Bundle) -> tuple[Verdict, ...]:
+    """Whether a server here would take it for what was released."""
+    golden, chosen = Golden.read(bundle), bundle.manifest.chosen
+    if golden is None:
+        return ()
+    count = float(len(golden.otherwise(Predictor(bundle))))
+    what = f"golden rows that {chosen} answers otherwise than when it was released"
+    return (Verdict(gate="golden", what=what, measured=count, limit="≤ 0", margin=-count, passed=count == 0),)
 
 
 def _gates(recipe: Recipe, parity: float, chosen: Variant, fp32: Variant, made: Made) -> tuple[Verdict, ...]:

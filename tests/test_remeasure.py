@@ -59,7 +59,7 @@ def test_the_figures_are_of_here_beside_those_of_the_bundle(passing: RemeasureRe
 
 
 def test_it_is_held_against_the_gates_and_limits_that_a_machine_changes(passing: RemeasureResult) -> None:
-    gates = ["batch", "metric_floor", "metric_ceiling", "metric_drop", "latency"]
+    gates = ["batch", "golden", "metric_floor", "metric_ceiling", "metric_drop", "latency"]
     assert [verdict.gate for verdict in passing.verdicts] == [*gates, "limits.metric_drop", "limits.latency_ms", "limits.memory_mb"]
     assert passing.passed
 
@@ -81,7 +81,7 @@ def test_what_is_not_kept_here_fails(sections: dict[str, Any], failed: str, stag
 def test_a_variant_that_answers_otherwise_here_fails(stages: Stages, tmp_path: Path) -> None:
     folder = taken_from(stages, tmp_path / BUNDLE).folder
     spoil(folder)
-    assert remeasure(Bundle.open(folder), stages.encoded).failed == ("limits.metric_drop",)
+    assert remeasure(Bundle.open(folder), stages.encoded).failed == ("golden", "limits.metric_drop")
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_what_failed_is_recorded_and_does_not_count(passing: RemeasureResult, tr
     assert release.tags[tag_of(found.place)].startswith("failed (limits.memory_mb): ")
     assert not is_measured(release, elsewhere, found.place)
     with pytest.raises(
-        GateError, match=r"^points version 1 fails 1 of 8 checks on this machine \(limits.memory_mb\); nothing was promoted\n"
+        GateError, match=r"^points version 1 fails 1 of 9 checks on this machine \(limits.memory_mb\); nothing was promoted\n"
     ):
         found.require(release)
 

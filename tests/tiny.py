@@ -127,7 +127,7 @@ class Stages:
             training,
             evaluate(found, dataset.class_names, encoded, out["trained"], training, out["evaluated"]),
             export(found, "points", dataset, VERSION, encoded, out["trained"], out["exported"]),
-            compress(found, encoded, out["exported"], out["compressed"], out["trained"]),
+            compress(found, encoded, out["exported"], out["compressed"], out["trained"], prepared=root / "prepared"),
         )
 
 

@@ -16,6 +16,7 @@ from deploy.serving.workers import Workers
 from tasks.core.bundle import Bundle, Manifest
 from tasks.core.errors import BundleError, MaasflowError
 from tasks.core.generator import Generator
+from tasks.core.golden import Golden
 from tasks.core.predictor import Prediction, Predictor
 from tasks.core.recipe import PayloadLog
 
@@ -45,6 +46,7 @@ class Model:
         """Verify a bundle, load its chosen variant and run it. Takes as long as the bundle is large. Raises LoadError."""
         try:
             bundle = Bundle.open(folder)
+            golden = Golden.read(bundle)
         except BundleError as error:
             what = error.what.replace(f"{folder}{os.sep}", "").replace(str(folder), "its folder")
             raise LoadError(f"version {version} cannot be served: {what}") from error
@@ -54,6 +56,7 @@ class Model:
             predictor = Predictor(bundle)
             generator = Generator(predictor) if predictor.manifest.task == "language_modelling" else None
             batcher = workers.batcher(name, predictor, warm_up(predictor))
+            _check(golden, predictor)
             return cls(name, version, predictor, batcher, generator, _keeper(name, version, predictor, workers))
         except UnfitError as error:
             raise LoadError(f"version {version} cannot be served: {error.what}") from None
@@ -84,6 +87,12 @@ class Model:
         if self.keep:
             self.keep(call, instances, found)
         return found
+
+
+def _check(golden: Golden | None, predictor: Predictor) -> None:
+    """Raises UnfitError for a variant that answers otherwise than it did when it was released."""
+    if golden and (otherwise := golden.otherwise(predictor)):
+        raise UnfitError(f"it answers {len(otherwise)} of {len(golden.rows)} golden rows otherwise than when it was released")
 
 
 def _keeper(

@@ -3,11 +3,14 @@
     bundle.json                the manifest below
     variants/<name>.onnx       and <name>.onnx.data where the weights are too large for one file
     tokenizer.json             for texts
+    golden.json                a few rows with each variant's answers, see tasks/core/golden.py
 
-No file in it is code, and none is unpickled.
+No file in it is code, and none is unpickled. No other file lies in it: ONNX Runtime reads what a model names as its weights from
+anywhere below the model's folder, and refuses what lies beside or above that, so that weights without a digest are loaded from nowhere.
 """
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, Self
@@ -22,6 +25,8 @@ from tasks.core.stages import write_text
 from tasks.core.transforms import TensorSpec, Transform
 
 FORMAT: Final = 1
+MANIFEST: Final = "bundle.json"
+GOLDEN: Final = "golden.json"
 
 Batch = Literal["any", "one"]
 """The rows that a model may be given together: `one` where a row's answer depends on its neighbours, or on its padding."""
@@ -166,6 +171,8 @@ class Manifest(Config):
     """The largest difference between torch's and fp32 ONNX's outputs over real test rows."""
     parity_place: Place | None = None
     """Where that was taken."""
+    golden: str | None = None
+    """SHA-256 of the file GOLDEN, where it has golden rows."""
     recipe: dict[str, Any]
     lineage: Lineage
 
@@ -180,7 +187,8 @@ class Manifest(Config):
     @property
     def files(self) -> dict[str, str]:
         """Every file of the bundle beside its manifest, by its SHA-256."""
-        return {name: digest for variant in self.variants for name, digest in variant.files.items()} | self.transform.files
+        golden = {GOLDEN: self.golden} if self.golden else {}
+        return {name: digest for variant in self.variants for name, digest in variant.files.items()} | self.transform.files | golden
 
     @property
     def state_inputs(self) -> tuple[TensorSpec, ...]:
@@ -201,7 +209,7 @@ class Bundle:
     @classmethod
     def open(cls, folder: Path, *, verify: bool = True) -> Self:
         """Read a bundle, and check each file against its digest unless that was done before. Raises BundleError."""
-        path = folder / "bundle.json"
+        path = folder / MANIFEST
         try:
             values = json.loads(path.read_bytes())
         except FileNotFoundError:
@@ -222,7 +230,7 @@ class Bundle:
         return bundle
 
     def verify(self) -> None:
-        """Raises BundleError unless every file is inside the bundle and as its digest says."""
+        """Raises BundleError unless every file is inside the bundle and as its digest says, and there is no other."""
         self.manifest.variant()
         for name, digest in self.manifest.files.items():
             path = self.folder / name
@@ -232,13 +240,19 @@ class Bundle:
                 raise BundleError(f"bundle '{self.manifest.name}': {name} is missing", "fetch or export the bundle again")
             if sha256(path) != digest:
                 raise BundleError(f"bundle '{self.manifest.name}': {name} differs from its digest", "fetch or export the bundle again")
+        for name in sorted(self._found() - self.manifest.files.keys() - {MANIFEST}):
+            raise BundleError(f"bundle '{self.manifest.name}': its manifest says nothing of the file {name}", "remove it")
+
+    def _found(self) -> set[str]:
+        """The files that lie in it."""
+        return {Path(parent, name).relative_to(self.folder).as_posix() for parent, _, names in os.walk(self.folder) for name in names}
 
     def file(self, variant: str | None = None) -> Path:
         """The ONNX file of the named variant, or of the chosen one."""
         return self.folder / self.manifest.variant(variant).file
 
     def write(self) -> Self:
-        write_text(self.folder / "bundle.json", self.manifest.model_dump_json(indent=1))
+        write_text(self.folder / MANIFEST, self.manifest.model_dump_json(indent=1))
         return self
 
 

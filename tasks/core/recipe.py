@@ -201,6 +201,9 @@ class Serving(Config):
     device: Device = "cpu"
     """Where it runs, and is measured: auto takes a CUDA device where there is one. A device that a session does not get is an error."""
     payloads: PayloadLog = PayloadLog()
+    golden: Annotated[int, Field(ge=0, le=64)] = 8
+    """Rows of the test split that go into the bundle as they are, with each variant's answers, which a server asks for again before it
+    serves a version. 0 where no row may be passed on; the check is then left out."""
 
 
 class Search(Config):
