@@ -65,6 +65,9 @@ def compress(model: str, settings: tuple[str, ...]) -> None:
 @click.option("--tls-cert", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A certificate chain in PEM: speak TLS.")
 @click.option("--tls-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its private key.")
 @click.option("--redis", metavar="URL", help="Where servers share what API keys have left.")
+@click.option(
+    "--trust", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Public keys in PEM: serve only what one of them signed."
+)
 @click.option("--insecure", is_flag=True, help="Listen on other addresses than this machine's own without API keys.")
 @click.option("--access-log", is_flag=True, help="Log each request as one line of JSON.")
 def serve(host: str, port: int, follow: bool, **settings: Any) -> None:
@@ -79,7 +82,7 @@ def serve(host: str, port: int, follow: bool, **settings: Any) -> None:
 
 @cli.group()
 def keys() -> None:
-    """API keys: who may ask the server, for what, how often."""
+    """API keys: who may ask the server, for what, how often; and the key that signs releases."""
 
 
 @keys.command("create")
@@ -113,6 +116,15 @@ def keys_revoke(id: str) -> None:  # noqa: A002 - click's name of the argument
 
     key = end_key(id)
     click.echo(f"key {key.id} of {key.name} is revoked")
+
+
+@keys.command("signing")
+@click.argument("file", type=click.Path(path_type=Path))
+def keys_signing(file: Path) -> None:
+    """Make a key that signs releases: FILE, to be kept, and FILE.pub, for servers."""
+    from flows.keys import make_signing_key
+
+    click.echo(make_signing_key(file))
 
 
 @cli.command()

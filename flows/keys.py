@@ -1,6 +1,9 @@
-"""`maasflow keys`: who may ask the workspace's server."""
+"""`maasflow keys`: who may ask the workspace's server, and whose releases it may serve."""
+
+from pathlib import Path
 
 from tasks.core.api_keys import ApiKey, ApiKeys, create_key, revoke_key
+from tasks.core.signature import SETTING, create_signing_key
 from tasks.core.workspace import Workspace
 
 
@@ -28,3 +31,9 @@ def listed_keys() -> str:
 def end_key(identity: str) -> ApiKey:
     """Revoke a key."""
     return revoke_key(Workspace.current().keys, identity)
+
+
+def make_signing_key(file: Path) -> str:
+    """Make a key pair; what to do with it."""
+    public = create_signing_key(file)
+    return f"{file} signs what is released while {SETTING}={file} is set; servers with --trust {public} serve nothing else"

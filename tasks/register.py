@@ -9,6 +9,7 @@ from tasks.core.bundle import Bundle, Lineage, TrainedWeights
 from tasks.core.file_digests import sha256
 from tasks.core.git import Commit
 from tasks.core.recipe import Recipe
+from tasks.core.signature import sign_if_configured
 from tasks.core.stages import StageResult, library_versions, link_file
 from tasks.export import BUNDLE
 from tasks.gate import GateResult
@@ -85,7 +86,7 @@ def register(
 
 
 def _finish(recipe: Recipe, run: Run, commit: Commit, compressed: Path, out: Path, origin: tuple[str | None, Path | None]) -> Bundle:
-    """The bundle as it ships: with this recipe and its lineage, by the parent and the trained weights that it came from."""
+    """The bundle as it ships, signed where a key is configured: with this recipe and its lineage, by the parent and the trained weights that it came from."""
     parent, trained = origin
     source = Bundle.open(compressed / BUNDLE)
     folder = out / BUNDLE
@@ -101,7 +102,10 @@ def _finish(recipe: Recipe, run: Run, commit: Commit, compressed: Path, out: Pat
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=library_versions(),
     )
-    return Bundle(folder, source.manifest.replace(recipe=recipe.model_dump(mode="json"), lineage=lineage)).write()
+    bundle = Bundle(folder, source.manifest.replace(recipe=recipe.model_dump(mode="json"), lineage=lineage)).write()
+    # Last: nothing rewrites a release. What compresses it anew makes another one, which comes through here too.
+    sign_if_configured(folder)
+    return bundle
 
 
 def _weights(run: Run, trained: Path) -> TrainedWeights:

@@ -14,6 +14,7 @@ from tasks.core.errors import GateError
 from tasks.core.file_digests import sha256
 from tasks.core.git import Commit
 from tasks.core.machine import this_machine
+from tasks.core.signature import SETTING, Trust, create_signing_key
 from tasks.gate import GateResult, gate
 from tasks.register import RegisterResult, register
 from tasks.tracking import BUNDLE_PATH, CHALLENGER, KEY, Run, Tracking
@@ -49,6 +50,16 @@ def do(tracking: Tracking, stages: Stages, tmp_path: Path) -> Register:
         )
 
     return again
+
+
+def test_a_release_is_signed_where_a_key_is_configured(
+    do: Register, tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SETTING, str(tmp_path / "key"))
+    trust = Trust.read(create_signing_key(tmp_path / "key"))
+    made = do()
+    bundle = stored(tracking, tracking.version(made.name, made.version))
+    assert Bundle.open(bundle, trust=trust).manifest.name == "points"
 
 
 def run_of(tracking: Tracking, key: str = "k") -> Run:

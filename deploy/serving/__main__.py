@@ -43,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--payloads", type=Path, metavar="FOLDER", help="where a sample of requests is kept, for recipes that ask for it")
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="a certificate chain in PEM: speak TLS")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key")
+    parser.add_argument("--trust", type=Path, metavar="FILE", help="public keys in PEM: serve only what one of them signed")
     parser.add_argument("--insecure", action="store_true", help="listen on other addresses than this machine's own without API keys")
     parser.add_argument("--access-log", action="store_true", help="log each request as one line of JSON")
     options = vars(parser.parse_args(arguments))

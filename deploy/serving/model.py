@@ -14,11 +14,12 @@ from deploy.serving.calls import Call
 from deploy.serving.warm_up import UnfitError, warm_up
 from deploy.serving.workers import Workers
 from tasks.core.bundle import Bundle, Manifest
-from tasks.core.errors import BundleError, MaasflowError
+from tasks.core.errors import BundleError, ConfigError, MaasflowError
 from tasks.core.generator import Generator
 from tasks.core.golden import Golden
 from tasks.core.predictor import Prediction, Predictor
 from tasks.core.recipe import PayloadLog
+from tasks.core.signature import Trust
 
 _LITTLE: Final = 4096
 """Bytes that are read into tensors in less time than a thread would take to be handed them."""
@@ -45,13 +46,18 @@ class Model:
     def load(cls, folder: Path, name: str, version: str, workers: Workers) -> Self:
         """Verify a bundle, load its chosen variant and run it. Takes as long as the bundle is large. Raises LoadError."""
         try:
-            bundle = Bundle.open(folder)
+            trust = Trust.read(workers.settings.trust) if workers.settings.trust else None
+            bundle = Bundle.open(folder, trust=trust)
             golden = Golden.read(bundle)
         except BundleError as error:
             what = error.what.replace(f"{folder}{os.sep}", "").replace(str(folder), "its folder")
             raise LoadError(f"version {version} cannot be served: {what}") from error
         except OSError as error:
             raise LoadError(f"version {version} cannot be served: its files cannot be read") from error
+        except ConfigError as error:
+            raise LoadError(f"version {version} cannot be served: the keys that are trusted cannot be read") from error
+        if trust and bundle.manifest.name != name:
+            raise LoadError(f"version {version} cannot be served: it was signed as a version of '{bundle.manifest.name}'")
         try:
             predictor = Predictor(bundle)
             generator = Generator(predictor) if predictor.manifest.task == "language_modelling" else None

@@ -12,6 +12,7 @@ from deploy.serving.process import run
 from deploy.serving.settings import Settings
 from deploy.serving.workers import Workers
 from tasks.core.errors import MaasflowError
+from tasks.core.signature import Trust
 
 
 def serve(served: Path, host: str = "127.0.0.1", port: int = 8000, settings: Settings | None = None) -> int:
@@ -21,6 +22,9 @@ def serve(served: Path, host: str = "127.0.0.1", port: int = 8000, settings: Set
     """
     settings = settings or Settings()
     guard, tls = Guard(settings.keys, settings.redis), tls_context(settings)
+    if settings.trust:
+        # A file that cannot be read is better known now than at the next release.
+        Trust.read(settings.trust)
     listener = listen(host, port)
     if not (is_own(listener) or guard.demands or settings.insecure):
         listener.close()

@@ -32,6 +32,8 @@ class Settings:
     """A certificate chain in PEM, with which the server speaks TLS alone."""
     tls_key: Path | None = None
     """Its private key."""
+    trust: Path | None = None
+    """A PEM file with public keys: a version that none of them signed is not served. It is read again for each version."""
     insecure: bool = False
     """Listen on other addresses than this machine's own although no key is needed."""
     payloads: Path | None = None

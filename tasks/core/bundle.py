@@ -3,6 +3,7 @@
     bundle.json                the manifest below
     variants/<name>.onnx       and <name>.onnx.data where the weights are too large for one file
     tokenizer.json             for texts
+    bundle.json.sig            its signature, where it was signed
     golden.json                a few rows with each variant's answers, see tasks/core/golden.py
 
 No file in it is code, and none is unpickled. No other file lies in it: ONNX Runtime reads what a model names as its weights from
@@ -21,6 +22,7 @@ from tasks.core.errors import BundleError, ConfigError
 from tasks.core.file_digests import sha256
 from tasks.core.machine import Device, Machine, Place, Runtime
 from tasks.core.metrics import Interval
+from tasks.core.signature import SIGNATURE, Trust
 from tasks.core.stages import write_text
 from tasks.core.transforms import TensorSpec, Transform
 
@@ -207,11 +209,17 @@ class Bundle:
     manifest: Manifest
 
     @classmethod
-    def open(cls, folder: Path, *, verify: bool = True) -> Self:
-        """Read a bundle, and check each file against its digest unless that was done before. Raises BundleError."""
+    def open(cls, folder: Path, *, verify: bool = True, trust: Trust | None = None) -> Self:
+        """Read a bundle, and check each file against its digest unless that was done before; with `trust`, its signature before all.
+
+        Raises BundleError.
+        """
         path = folder / MANIFEST
         try:
-            values = json.loads(path.read_bytes())
+            content = path.read_bytes()
+            if trust:
+                trust.check(folder, content)
+            values = json.loads(content)
         except FileNotFoundError:
             raise BundleError(f"{folder} is not a bundle: it has no bundle.json") from None
         except (ValueError, OSError) as error:
@@ -240,7 +248,7 @@ class Bundle:
                 raise BundleError(f"bundle '{self.manifest.name}': {name} is missing", "fetch or export the bundle again")
             if sha256(path) != digest:
                 raise BundleError(f"bundle '{self.manifest.name}': {name} differs from its digest", "fetch or export the bundle again")
-        for name in sorted(self._found() - self.manifest.files.keys() - {MANIFEST}):
+        for name in sorted(self._found() - self.manifest.files.keys() - {MANIFEST, SIGNATURE}):
             raise BundleError(f"bundle '{self.manifest.name}': its manifest says nothing of the file {name}", "remove it")
 
     def _found(self) -> set[str]:

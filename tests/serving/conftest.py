@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -118,6 +120,16 @@ def end(running: Running) -> None:
     running.process.wait()
     if running.process.stdout:
         running.process.stdout.close()
+
+
+def until(running: Running, name: str, reached: Callable[[httpx.Response], bool]) -> dict[str, Any]:
+    """What the server says of a model, once that is so."""
+    deadline = time.monotonic() + 20
+    while not reached(reply := running.client.get(f"/v2/models/{name}")):
+        assert time.monotonic() < deadline, reply.text
+        time.sleep(0.02)
+    found: dict[str, Any] = reply.json()
+    return found
 
 
 @pytest.fixture

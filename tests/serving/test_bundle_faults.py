@@ -2,12 +2,10 @@
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import onnx
 import pytest
@@ -19,7 +17,7 @@ from tasks.core.golden import Golden, answer
 from tasks.core.predictor import Predictor
 from tasks.core.stages import write_text
 from tasks.core.tokenizing import TOKENIZER
-from tests.serving.conftest import TABLE, Running, Served, end, start_server, write_onnx
+from tests.serving.conftest import TABLE, Running, Served, end, start_server, until, write_onnx
 from tests.texts import write_classifier
 
 ROW = {"age": 40, "height": 1.7, "color": "blue"}
@@ -38,16 +36,6 @@ def running(served: Served) -> Iterator[Running]:
     started = start_server(served.folder, served.folder.parent / "server.log")
     yield started
     end(started)
-
-
-def until(running: Running, name: str, reached: Callable[[httpx.Response], bool]) -> dict[str, Any]:
-    """What the server says of a model, once that is so."""
-    deadline = time.monotonic() + 20
-    while not reached(reply := running.client.get(f"/v2/models/{name}")):
-        assert time.monotonic() < deadline, reply.text
-        time.sleep(0.02)
-    found: dict[str, Any] = reply.json()
-    return found
 
 
 def add_golden(folder: Path, rows: tuple[Any, ...]) -> Path:
