@@ -9,8 +9,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from deploy.serving.batcher import MOST_ROWS
 from deploy.serving.settings import Settings
+from deploy.serving.waiting import MOST_ROWS
 from deploy.triton import config, write_repository
 from tasks.core.bundle import Bundle, describe_variant
 from tasks.core.errors import MaasflowError
