@@ -121,8 +121,8 @@ class Batcher:
                 self._end(batch, self._compute(batch, spread=False), spread=False)
             return
         with self._lock:
-            opened = min(self.lanes, len(self.waiting)) - self._open
-            self._open += max(opened, 0)
+            opened = min(self.lanes - self._open, len(self.waiting))
+            self._open += opened
         for _ in range(opened):
             self.threads.submit(self._follow_lane)
 
