@@ -22,7 +22,7 @@ from tasks.core.transforms import Tensors
 # Handing work to a thread and back takes about 0.1 ms, in which the event loop answers two rows of a small model. What
 # takes longer than this would keep the other clients waiting.
 _INLINE_SECONDS: Final = 0.001
-_DOUBT: Final = 1.25
+_DOUBT: Final = 1.5
 """By how much what waits may take longer than it is expected to."""
 
 
@@ -66,7 +66,7 @@ class Batcher:
         Raises Refusal: 503 where too much waits already, 504 where the deadline passed. What is cancelled is not computed.
         """
         work = Work(tensors, self._length(tensors), deadline, self._loop.create_future())
-        self.admit(work.rows, work.tokens, work.size, deadline)
+        self.admit(work.rows, work.size, deadline)
         with self._lock:
             self.waiting.add(work)
             wanted = self._open < self.lanes
@@ -82,7 +82,7 @@ class Batcher:
                 work.timer.cancel()
         return work
 
-    def admit(self, rows: int, tokens: int, size: int, deadline: float) -> None:
+    def admit(self, rows: int, size: int, deadline: float) -> None:
         """Raises Refusal (503) for what could not be answered before its deadline, or would take too much memory while it waits.
 
         Asked with what is known of a request before its tensors are made too, so that one too many costs next to nothing.
@@ -90,11 +90,12 @@ class Batcher:
         waiting = self.waiting
         if not waiting.rows:
             return
-        wait = waiting.tokens * self.cost.each / self.lanes
+        # What waits, what is left of the batch that is run, and the batch that it is to be a part of.
+        wait = waiting.tokens * self.cost.each / self.lanes + 2 * self.cost.batch
         if (
             waiting.rows + rows > self.most_waiting
             or waiting.bytes + size > self.most_bytes
-            or monotonic() + (wait + self.cost.seconds(tokens)) * _DOUBT > deadline
+            or monotonic() + wait * _DOUBT > deadline
         ):
             what = f"too many requests wait for model '{self.predictor.manifest.name}': try again"
             raise Refusal(503, what, {"retry-after": str(max(1, ceil(wait)))})

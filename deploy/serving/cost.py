@@ -34,6 +34,8 @@ class Cost:
         self.call = max((seconds - self.token * tokens) / weight, self.token)
         self.each = seconds / tokens
         """Seconds for a token, in batches as they come."""
+        self.batch = seconds / weight
+        """Seconds for a batch."""
 
 
 def _sums(tokens: int, seconds: float) -> tuple[float, ...]:

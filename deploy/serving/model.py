@@ -77,7 +77,7 @@ class Model:
     async def predict(self, call: Call, instances: Sequence[Any], deadline: float) -> list[Prediction]:
         """One prediction for each raw instance of a call. Raises InputError and Refusal."""
         start = time.perf_counter()
-        self.batcher.admit(len(instances), len(instances), 0, deadline)
+        self.batcher.admit(len(instances), 0, deadline)
         # An image of a few bytes may have millions of pixels.
         if len(call.body) < _LITTLE and self.manifest.transform.kind != "image":
             tensors = self.predictor.tensors(instances)

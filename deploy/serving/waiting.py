@@ -81,8 +81,9 @@ class Waiting:
                 if speed > most and (must is None or end > must):
                     most, chosen = speed, ordered[start:end]
         taken = set(map(id, chosen))
+        for work in ordered:
+            work.passed += 1
         self._queue = deque(work for work in self._queue if id(work) not in taken)
-        oldest.passed += 1
         return chosen
 
     def _speeds(self, ordered: list[Work], start: int) -> Iterator[tuple[int, float]]:

@@ -37,7 +37,7 @@ class Work:
         self.tokens = self.rows * length
         self.size = sum(values.nbytes for values in tensors.values())
         self.passed = 0
-        """Batches that were run before it although it had waited longest."""
+        """Batches for which it was looked at and another was taken."""
         self.deadline = deadline
         self.done = done
         self.timer: asyncio.TimerHandle | None = None

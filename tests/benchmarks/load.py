@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import cast
 
 import numpy as np
@@ -38,16 +39,22 @@ class Answers:
 
 
 class _Client(asyncio.Protocol):
-    """One keep-alive connection; one request at a time. Answers have a length."""
+    """One keep-alive connection; one request at a time. Answers have a length. Without tasks, as it takes its time from the server."""
 
     transport: asyncio.Transport
 
-    def __init__(self) -> None:
+    def __init__(self, answered: Callable[["_Client", int, float], None]) -> None:
+        self.answered = answered
+        """Told of the status, 0 where the connection ended, and of the seconds since the request was sent."""
         self._buffer = b""
-        self._waiting: asyncio.Future[int] | None = None
+        self._sent: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
+
+    def ask(self, request: bytes) -> None:
+        self._sent = time.perf_counter()
+        self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -57,18 +64,15 @@ class _Client(asyncio.Protocol):
         length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
         if len(body) >= length:
             self._buffer = body[length:]
-            if self._waiting and not self._waiting.done():
-                self._waiting.set_result(int(head[9:12]))
+            self._end(int(head[9:12]))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._waiting and not self._waiting.done():
-            self._waiting.set_result(0)
+        self._end(0)
 
-    async def ask(self, request: bytes) -> int:
-        """The status; 0 where the connection ended."""
-        self._waiting = asyncio.get_running_loop().create_future()
-        self.transport.write(request)
-        return await self._waiting
+    def _end(self, status: int) -> None:
+        if self._sent is not None:
+            seconds, self._sent = time.perf_counter() - self._sent, None
+            self.answered(self, status, seconds)
 
 
 def request(path: str, body: bytes, **headers: str) -> bytes:
@@ -78,51 +82,60 @@ def request(path: str, body: bytes, **headers: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-async def connect(port: int, count: int) -> list[_Client]:
-    loop = asyncio.get_running_loop()
-    return [(await loop.create_connection(_Client, "127.0.0.1", port))[1] for _ in range(count)]
-
-
-def closed_loop(port: int, requests: Sequence[bytes], clients: int, seconds: float, until: Callable[[], bool] | None = None) -> Answers:
-    """So many clients that each ask again as soon as they are answered, for so long, or until something is so."""
-    return uvloop.run(_closed_loop(port, requests, clients, seconds, until))
+def closed_loop(port: int, requests: Sequence[bytes], clients: int, seconds: float) -> Answers:
+    """So many clients that each ask again as soon as they are answered."""
+    return uvloop.run(_closed_loop(port, requests, clients, seconds))
 
 
 def open_loop(port: int, requests: Sequence[bytes], rate: float, seconds: float, clients: int = 512) -> Answers:
-    """Requests at a rate, whatever the answers; each is timed from when it was to be sent. At most so many connections."""
+    """Requests at a rate, whatever the answers, while one of so many connections is free."""
     return uvloop.run(_open_loop(port, requests, rate, seconds, clients))
 
 
-async def _closed_loop(port: int, requests: Sequence[bytes], clients: int, seconds: float, until: Callable[[], bool] | None) -> Answers:
-    answers, start = Answers(), time.perf_counter()
+async def _connect(port: int, count: int, answered: Callable[[_Client, int, float], None]) -> list[_Client]:
+    loop = asyncio.get_running_loop()
+    return [(await loop.create_connection(lambda: _Client(answered), "127.0.0.1", port))[1] for _ in range(count)]
 
-    async def ask(client: _Client, number: int) -> None:
-        while time.perf_counter() - start < seconds and not (until and until()):
-            sent = time.perf_counter()
-            answers.add(await client.ask(requests[number % len(requests)]), time.perf_counter() - sent)
-            number += clients
 
-    await asyncio.gather(*(ask(client, number) for number, client in enumerate(await connect(port, clients))))
+async def _closed_loop(port: int, requests: Sequence[bytes], clients: int, seconds: float) -> Answers:
+    answers, asked, left, over = Answers(), cycle(requests), clients, asyncio.Event()
+
+    def answered(client: _Client, status: int, taken: float) -> None:
+        nonlocal left
+        answers.add(status, taken)
+        if status and time.perf_counter() - start < seconds:
+            client.ask(next(asked))
+        else:
+            left -= 1
+            if not left:
+                over.set()
+
+    connected = await _connect(port, clients, answered)
+    start = time.perf_counter()
+    for client in connected:
+        client.ask(next(asked))
+    await over.wait()
     answers.lasted = time.perf_counter() - start
     return answers
 
 
 async def _open_loop(port: int, requests: Sequence[bytes], rate: float, seconds: float, clients: int) -> Answers:
-    answers, free, asked = Answers(), await connect(port, clients), set[asyncio.Task[None]]()
-    start, number = time.perf_counter(), 0
+    answers, asked, number = Answers(), cycle(requests), 0
 
-    async def ask(client: _Client, request: bytes, due: float) -> None:
-        answers.add(await client.ask(request), time.perf_counter() - due)
-        free.append(client)
+    def answered(client: _Client, status: int, taken: float) -> None:
+        answers.add(status, taken)
+        if status:
+            free.append(client)
 
+    free = await _connect(port, clients, answered)
+    start = time.perf_counter()
     while (now := time.perf_counter() - start) < seconds:
         while number < now * rate and free:
-            task = asyncio.ensure_future(ask(free.pop(), requests[number % len(requests)], start + number / rate))
-            asked.add(task)
-            task.add_done_callback(asked.discard)
+            free.pop().ask(next(asked))
             number += 1
         # The loop's clock has steps of a millisecond; where requests are nearer to each other than that, some are sent at once.
         await asyncio.sleep(max(number / rate - now, 0.0005))
-    await asyncio.gather(*asked)
+    while sum(answers.counts.values()) < number:  # noqa: ASYNC110 - an event would be looked after at each answer
+        await asyncio.sleep(0.01)
     answers.lasted = time.perf_counter() - start
     return answers
