@@ -76,6 +76,9 @@ class Models(Mapping[str, Entry]):
         """
         if self._renew():
             _give_back_memory()
+        if not self.loaded:
+            # What is there now stays: to look through it for garbage at each swap would hold up all requests for 10 ms.
+            gc.freeze()
         self.loaded = True
 
     def _renew(self) -> bool:

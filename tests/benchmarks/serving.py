@@ -211,7 +211,7 @@ def reloading(scratch: Path, times: int = 100) -> bool:
             for number in range(times + 20):
                 # The memory of the first few is what a swap takes; of the rest it must be none.
                 point(served, "m", "21"[number % 2])
-                time.sleep(0.08)
+                time.sleep(0.5)
                 if number == 20:
                     memory.append(running.megabytes)
             memory.append(running.megabytes)
@@ -220,7 +220,7 @@ def reloading(scratch: Path, times: int = 100) -> bool:
         memory: list[float] = []
         swapping = threading.Thread(target=swap)
         swapping.start()
-        busy = open_loop(running.port, asked, most / 2, (times + 20) * 0.085)
+        busy = open_loop(running.port, asked, most / 2, (times + 20) * 0.505)
         swapping.join()
         loads = _loads(running.port)
     failed = sum(count for status, count in busy.counts.items() if status != 200)
