@@ -124,7 +124,7 @@ def test_images_that_cannot_be_decoded(workspace: Workspace, add_dataset: AddDat
     missing, broken = failures(workspace, name)
     assert (missing.expectation, missing.examples) == ("expect_column_values_to_not_be_null", ("train row 60: missing",))
     assert (broken.expectation, broken.unexpected) == ("expect_column_values_to_be_decodable_images", 2)
-    assert broken.examples[0] == "train row 58: the image cannot be decoded (8 bytes; UnidentifiedImageError)"
+    assert broken.examples[0] == "train row 58: the image cannot be decoded (8 bytes): broken, or of an unknown format"
 
 
 def test_columns_of_another_type(workspace: Workspace, add_dataset: AddDataset) -> None:

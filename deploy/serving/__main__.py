@@ -22,6 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
     for name, what in (
         ("max_body_bytes", "largest request body"),
         ("max_rows", "most instances, or rows of a tensor, in one request"),
+        ("max_characters", "most characters of the texts in one request, or of one prompt"),
+        ("max_pixels", "most pixels of the images in one request"),
         ("max_waiting", "most rows that wait for one model"),
         ("max_waiting_bytes", "most bytes of tensors that wait for one model"),
         ("deadline", "seconds in which a request is answered once it was read"),

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 # A refusal may quote what the client sent, which may be as large as a body.
 _LONGEST_TEXT: Final = 500
 _JSON: Final = "application/json"
+_AGAIN: Final = {"retry-after": "1"}
+"""For what may have passed in a second, where nothing says more."""
 
 
 class Call:
@@ -97,7 +99,7 @@ class Refusal(Exception):  # noqa: N818 - it is the client's error, not the serv
         super().__init__(what)
         self.status = status
         self.what = what if len(what) <= _LONGEST_TEXT else f"{what[:_LONGEST_TEXT]}…"
-        self.headers = headers
+        self.headers = _AGAIN if status == 503 and headers is None else headers
 
     def answer(self) -> Answer:
         """`{"error": …}`, as the Open Inference Protocol v2 has it for every error."""

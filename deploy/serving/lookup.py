@@ -16,7 +16,7 @@ def named_model(models: Models, name: str, version: str | None = None) -> Model:
     entry = models.get(name)
     if entry is None:
         if not models.loaded:
-            raise Refusal(503, "the server is loading its models", {"Retry-After": "1"})
+            raise Refusal(503, "the server is loading its models")
         raise Refusal(404, f"there is no model '{name[:80]}'{did_you_mean(name[:80], models)}")
     if entry.model is None:
         raise Refusal(503, f"model '{name}' does not answer: {entry.problem}")

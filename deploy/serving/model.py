@@ -63,6 +63,7 @@ class Model:
             generator = Generator(predictor) if predictor.manifest.task == "language_modelling" else None
             batcher = workers.batcher(name, predictor, warm_up(predictor))
             _check(golden, predictor)
+            predictor.manifest.transform.limit(characters=workers.settings.max_characters, pixels=workers.settings.max_pixels)
             return cls(name, version, predictor, batcher, generator, _keeper(name, version, predictor, workers))
         except UnfitError as error:
             raise LoadError(f"version {version} cannot be served: {error.what}") from None

@@ -40,11 +40,11 @@ _REFUSALS: Final = {
     403: "The API key may not do this, or the request comes from the page of another site.",
     401: "An API key is needed, or this one is not known.",
     404: "There is no such model or version.",
-    413: "The body is too large, or holds too many rows.",
+    413: "The body is too large, or holds too many rows, characters or pixels.",
     415: "The body is of a media type that is not taken here.",
     422: "An instance cannot be used, and the text names its index; or a prompt cannot be read.",
     429: "The API key has had what it may have a second; Retry-After says when there is more.",
-    503: "The model, or the server, does not answer now.",
+    503: "The model, or the server, does not answer now; Retry-After says when to ask again.",
     504: "It could not be answered before its deadline.",
 }
 _WITH_KEYS: Final = (401, 403, 429)

@@ -14,7 +14,7 @@ from deploy.serving.multipart import FORM
 from deploy.serving.routes import Operation
 from deploy.serving.settings import Settings
 from deploy.serving.uploads import TAKEN, read_upload
-from tasks.core.errors import InputError
+from tasks.core.errors import InputError, TooLargeError
 from tasks.core.predictor import Prediction
 
 
@@ -87,9 +87,11 @@ def check_count(instances: Sequence[Any], settings: Settings) -> None:
 
 
 async def predict_all(model: Model, instances: Sequence[Any], call: Call, settings: Settings) -> list[Prediction]:
-    """One for each raw instance. Raises Refusal: 422 for one that cannot be used, 503 or 504."""
+    """One for each raw instance. Raises Refusal: 413 for too much to read, 422 for one that cannot be used, 503 or 504."""
     try:
         return await model.predict(call, instances, deadline_of(call, settings))
+    except TooLargeError as error:
+        raise Refusal(413, error.what) from None
     except InputError as error:
         raise Refusal(422, error.what) from None
     except RecursionError:

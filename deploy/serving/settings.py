@@ -14,6 +14,10 @@ class Settings:
     """Largest request body, or message of gRPC; a larger one is answered 413."""
     max_rows: int = 4096
     """Most instances, or rows of a tensor, in one request; more are answered 413."""
+    max_characters: int = 2**20
+    """Most characters of the texts in one request, or of one prompt; more are answered 413."""
+    max_pixels: int = 2**26
+    """Most pixels of the images in one request, as they are sent and as the model takes them; more are answered 413."""
     max_waiting: int = 1024
     """Most rows that wait for one model, unless one request has more; more are answered 503."""
     max_waiting_bytes: int = 64 * 2**20

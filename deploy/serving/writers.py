@@ -9,7 +9,7 @@ from typing import Final
 
 from deploy.serving.calls import Refusal
 from deploy.serving.model import Model
-from tasks.core.errors import InputError
+from tasks.core.errors import InputError, TooLargeError
 from tasks.core.generator import Generation, Generator, Options
 
 _TURN_SECONDS: Final = 0.02
@@ -28,7 +28,7 @@ class Writers:
     def one(self) -> Iterator[None]:
         """One of them, for a request. Raises Refusal (503) where all are taken."""
         if self.busy >= self.most:
-            raise Refusal(503, f"{self.busy} texts are being generated, this server's limit: try again", {"Retry-After": "1"})
+            raise Refusal(503, f"{self.busy} texts are being generated, this server's limit: try again")
         self.busy += 1
         try:
             yield
@@ -36,10 +36,12 @@ class Writers:
             self.busy -= 1
 
     async def begin(self, generator: Generator, prompts: Sequence[str], options: Options) -> list[Generation]:
-        """A generation for each prompt, of which none has read anything yet. Raises Refusal (422) for one that cannot be read."""
+        """A generation for each prompt, of which none has read anything yet. Raises Refusal: 413 for one that is too long, or 422."""
         run = asyncio.get_running_loop().run_in_executor
         try:
             return [await run(self._threads, generator.generate, prompt, options) for prompt in prompts]
+        except TooLargeError as error:
+            raise Refusal(413, error.what) from None
         except InputError as error:
             raise Refusal(422, error.what) from None
 

@@ -46,6 +46,10 @@ class InputError(MaasflowError):
     """One input to a model that cannot be turned into tensors. Its text is safe to send to a client."""
 
 
+class TooLargeError(InputError):
+    """Inputs to a model of which each could be used, and which together are more than may be read at once."""
+
+
 class BundleError(MaasflowError):
     """A bundle that is incomplete, altered, or of a format that this version does not read."""
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from pydantic import Field, field_validator
 
 from tasks.core.config import Config
-from tasks.core.errors import BundleError, InputError
+from tasks.core.errors import BundleError, InputError, TooLargeError
 from tasks.core.language import WINDOW, first_state
 from tasks.core.pieces import Decoding, Stops
 from tasks.core.predictor import Predictor
@@ -71,10 +71,12 @@ class Generator:
         return Generation(self, _NOTHING if prompt == "" else self.encode(prompt), options)
 
     def encode(self, text: Any) -> Ids:
-        """Token ids of a text, int64 [length]. Raises InputError."""
+        """Token ids of a text, int64 [length]. Raises InputError, and TooLargeError."""
         column = self.transform.column
         try:
             ids: Ids = self.transform.tensors(self.transform.encode({column: [text]}))["input_ids"][0]
+        except TooLargeError:
+            raise
         except InputError as error:
             raise InputError(f"the prompt cannot be read: {error.what.removeprefix('item 0: ')}") from None
         return ids

@@ -60,13 +60,18 @@ class Fitted(Config):
     def at(self, folder: Path) -> None:
         """Say in which folder the files are. They are read when they are first needed."""
 
+    def limit(self, *, characters: int, pixels: int) -> None:
+        """From now on `encode` takes at most so many characters of texts, or pixels of images, in one call: what it takes to read them
+        shows in no other number that a client sends.
+        """
+
     @abstractmethod
     def columns(self, instances: Sequence[Any]) -> Columns:
         """Instances as clients send them, as columns. Raises InputError."""
 
     @abstractmethod
     def encode(self, columns: Columns) -> Arrays:
-        """The encoded rows. Raises InputError for one that cannot be used, with its index."""
+        """The encoded rows. Raises InputError for one that cannot be used, with its index, and TooLargeError."""
 
     @abstractmethod
     def tensors(self, encoded: Arrays) -> Tensors:

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 from PIL import Image, ImageOps
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from tasks.core.config import Config
-from tasks.core.errors import InputError
+from tasks.core.errors import InputError, TooLargeError
 from tasks.core.transforms.fitted import Arrays, Chunks, Columns, Fitted, Tensors, TensorSpec
 
 MAX_PIXELS: Final = 50_000_000
@@ -46,6 +46,9 @@ class ImageTransform(Fitted):
     mean: float | tuple[float, float, float]
     std: float | tuple[float, float, float]
 
+    _most: int | None = PrivateAttr(default=None)
+    """Pixels in one call."""
+
     @classmethod
     def fit(cls, column: str, chunks: Chunks, options: ImageOptions) -> Self:
         size = options.size
@@ -58,6 +61,9 @@ class ImageTransform(Fitted):
     def inputs(self) -> tuple[TensorSpec, ...]:
         return (TensorSpec(name="x", dtype="FP32", shape=(3 if self.mode == "RGB" else 1, *self.size)),)
 
+    def limit(self, *, characters: int, pixels: int) -> None:  # noqa: ARG002 - the base class's
+        self._most = pixels
+
     def columns(self, instances: Sequence[Any]) -> Columns:
         """Instances as a client sends them (a base64 text, a nested list, or an object with the column) as columns.
 
@@ -69,15 +75,26 @@ class ImageTransform(Fitted):
         return {self.column: [item[self.column] if isinstance(item, dict) else item for item in instances]}
 
     def encode(self, columns: Columns) -> Arrays:
-        """uint8 [rows, channels, height, width]. Raises InputError for an image that cannot be decoded."""
+        """uint8 [rows, channels, height, width]. Raises InputError for an image that cannot be decoded, and TooLargeError."""
         values = columns[self.column]
         (spec,) = self.inputs
+        left = self._most
+        if left is not None and len(values) * self.size[0] * self.size[1] > left:
+            raise TooLargeError(
+                f"{len(values):,} images of {self.size[0]} × {self.size[1]} have more than {left:,} pixels: send fewer at once"
+            )
         pixels = np.empty((len(values), *spec.shape), np.uint8)
         for row, value in enumerate(values):
             try:
-                image = open_image(value, self.mode)
+                image = open_image(value, self.mode, left)
+            except TooLargeError:
+                raise TooLargeError(
+                    f"the images up to item {row} have more than {self._most:,} pixels in all: send fewer at once"
+                ) from None
             except InputError as error:
                 raise InputError(f"item {row}: {error.what}") from None
+            if left is not None:
+                left -= image.width * image.height
             if (image.height, image.width) != self.size:
                 wanted = (self.size[1], self.size[0])
                 bilinear = Image.Resampling.BILINEAR
@@ -97,8 +114,11 @@ class ImageTransform(Fitted):
         return {"x": x}
 
 
-def open_image(value: Any, mode: Literal["L", "RGB"]) -> Image.Image:
-    """An image from an encoded file's bytes, their base64 text, or rows of pixels 0–255. Raises InputError."""
+def open_image(value: Any, mode: Literal["L", "RGB"], most: int | None = None) -> Image.Image:
+    """An image from an encoded file's bytes, their base64 text, or rows of pixels 0–255.
+
+    Raises InputError, and TooLargeError for a file of more than `most` pixels.
+    """
     if isinstance(value, str):
         value = _from_base64(value)
     if isinstance(value, list | np.ndarray):
@@ -107,11 +127,7 @@ def open_image(value: Any, mode: Literal["L", "RGB"]) -> Image.Image:
         raise InputError(f"expected an image as base64 text or rows of pixels, found {type(value).__name__}")
     try:
         image: Image.Image = Image.open(io.BytesIO(value), formats=_FORMATS)
-        if image.width * image.height > MAX_PIXELS:
-            raise InputError(f"the image has {image.width} × {image.height} pixels, more than the limit of {MAX_PIXELS:,}")
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1:
-            raise InputError(f"the image is animated ({frames} frames): send one frame")
+        _check_header(image, most)
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I;16"):
             # Pillow would clip 16-bit grey at 255, which turns most of it white.
@@ -121,9 +137,21 @@ def open_image(value: Any, mode: Literal["L", "RGB"]) -> Image.Image:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InputError(f"the image has more than the limit of {MAX_PIXELS:,} pixels") from None
-    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise what they like on broken files
+    except Exception:  # noqa: BLE001 - Pillow's decoders raise what they like on broken files
         found = "no bytes" if not value else f"{len(value)} bytes"
-        raise InputError(f"the image cannot be decoded ({found}; {type(error).__name__})") from None
+        raise InputError(f"the image cannot be decoded ({found}): broken, or of an unknown format") from None
+
+
+def _check_header(image: Image.Image, most: int | None) -> None:
+    """What shows before a file is decoded. Raises InputError, and TooLargeError."""
+    pixels = image.width * image.height
+    if pixels > MAX_PIXELS:
+        raise InputError(f"the image has {image.width} × {image.height} pixels, more than the limit of {MAX_PIXELS:,}")
+    if most is not None and pixels > most:
+        raise TooLargeError(f"the image has {image.width} × {image.height} pixels, more than {most:,}")
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise InputError(f"the image is animated ({frames} frames): send one frame")
 
 
 def _from_base64(text: str) -> bytes:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic import Field, PrivateAttr
 
 from tasks.core.config import Config
-from tasks.core.errors import InputError
+from tasks.core.errors import InputError, TooLargeError
 from tasks.core.file_digests import sha256
 from tasks.core.ragged import Ragged
 from tasks.core.tokenizing import MASK, PAD, TOKENIZER, UNKNOWN, Kind, learn_tokenizer, read_tokenizer
@@ -57,6 +57,8 @@ class TextTransform(Fitted):
     """Ids that stand for no piece of a text."""
 
     _folder: Path = PrivateAttr(default=Path())
+    _most: int | None = PrivateAttr(default=None)
+    """Characters in one call."""
 
     @classmethod
     def fit(cls, column: str, chunks: Chunks, options: TextOptions, folder: Path, *, running: bool, pretrained: Path | None = None) -> Self:
@@ -100,6 +102,9 @@ class TextTransform(Fitted):
     def at(self, folder: Path) -> None:
         self._folder = folder
 
+    def limit(self, *, characters: int, pixels: int) -> None:  # noqa: ARG002 - the base class's
+        self._most = characters
+
     def columns(self, instances: Sequence[Any]) -> Columns:
         """Texts, or objects with the column, as columns. Raises InputError for an object with another key."""
         for row, item in enumerate(instances):
@@ -108,8 +113,13 @@ class TextTransform(Fitted):
         return {self.column: [item[self.column] if isinstance(item, dict) else item for item in instances]}
 
     def encode(self, columns: Columns) -> Arrays:
-        """Token ids, the smallest unsigned integers that hold them. Raises InputError for what is no text, or an empty one."""
+        """Token ids, the smallest unsigned integers that hold them.
+
+        Raises InputError for what is no text, or an empty one, and TooLargeError.
+        """
         texts = list(columns[self.column])
+        if self._most is not None and (size := sum(len(text) for text in texts if isinstance(text, str))) > self._most:
+            raise TooLargeError(f"{size:,} characters at once, the limit is {self._most:,}: send less at once")
         for row, text in enumerate(texts):
             if problem := self._problem(text):
                 raise InputError(f"item {row}: {problem}")

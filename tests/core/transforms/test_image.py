@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tasks.core.errors import InputError
+from tasks.core.errors import InputError, TooLargeError
 from tasks.core.transforms import ImageOptions, ImageTransform
 
 GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
@@ -86,7 +86,7 @@ def test_any_colour_mode_becomes_the_recipes(mode: str, kind: str) -> None:
 
 
 BROKEN: dict[str, tuple[Any, str]] = {
-    "no bytes": (b"", "item 0: the image cannot be decoded (no bytes; UnidentifiedImageError)"),
+    "no bytes": (b"", "item 0: the image cannot be decoded (no bytes): broken, or of an unknown format"),
     "no image": (b"GIF89a but not really", "cannot be decoded (21 bytes"),
     "truncated": (PNG[: len(PNG) // 2], "cannot be decoded"),
     "no base64": ("not an image!", "the text is not base64"),
@@ -159,3 +159,15 @@ def test_each_colour_has_a_mean_and_a_deviation_of_its_own() -> None:
 def test_colours_stay_in_their_channels() -> None:
     red = encoded(Image.new("RGB", (8, 6), (255, 0, 0)))
     assert pixels(red, image_transform(mode="RGB")).max(axis=(1, 2)).tolist() == [255, 0, 0]
+
+
+def test_a_limit_holds_for_what_is_sent_and_for_what_the_model_takes() -> None:
+    transform = image_transform(size=(4, 5))
+    small, large = encoded(Image.new("L", (2, 2))), encoded(Image.new("L", (10, 10)))
+    transform.limit(characters=0, pixels=110)
+    assert len(transform.encode({"image": [small] * 5})["x"]) == 5
+    assert len(transform.encode({"image": [large, small]})["x"]) == 2
+    with pytest.raises(TooLargeError, match="the images up to item 1 have more than 110 pixels in all"):
+        transform.encode({"image": [large, large]})
+    with pytest.raises(TooLargeError, match=r"6 images of 4 × 5 have more than 110 pixels"):
+        transform.encode({"image": [small] * 6})
