@@ -61,10 +61,13 @@ def test_each_stream_is_of_events_as_their_schema_says(client: httpx.Client, doc
         check(document, body["schema"], call)
         reply = client.post(path.format(name="writer"), json=call)
         assert reply.headers["content-type"].partition(";")[0] == "text/event-stream"
-        events = [line.removeprefix("data: ") for line in reply.text.splitlines() if line]
-        for event in events:
-            if event != "[DONE]":
-                check(document, operation["responses"]["200"]["content"]["text/event-stream"]["schema"], json.loads(event))
+        schema = operation["responses"]["200"]["content"]["text/event-stream"]["schema"]
+        for line in filter(None, reply.text.splitlines()):
+            event = {"data": line.removeprefix("data: ")}
+            check(document, schema, event)
+            if event["data"] != "[DONE]":
+                _, value = schema["properties"]["data"]["anyOf"]
+                check(document, value["contentSchema"], json.loads(event["data"]))
 
 
 def test_each_model_has_examples_for_what_it_does(document: dict[str, Any]) -> None:
