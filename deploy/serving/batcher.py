@@ -92,11 +92,7 @@ class Batcher:
             return
         # What waits, what is left of the batch that is run, and the batch that it is to be a part of.
         wait = waiting.tokens * self.cost.each / self.lanes + 2 * self.cost.batch
-        if (
-            waiting.rows + rows > self.most_waiting
-            or waiting.bytes + size > self.most_bytes
-            or monotonic() + wait * _DOUBT > deadline
-        ):
+        if waiting.rows + rows > self.most_waiting or waiting.bytes + size > self.most_bytes or monotonic() + wait * _DOUBT > deadline:
             what = f"too many requests wait for model '{self.predictor.manifest.name}': try again"
             raise Refusal(503, what, {"retry-after": str(max(1, ceil(wait)))})
 
