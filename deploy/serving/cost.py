@@ -5,6 +5,7 @@ from typing import Final
 
 _KEPT: Final = 0.98
 """The weight of each batch beside the one after it: about the last fifty count."""
+_SURPRISE: Final = 4.0
 _FIRST: Final = 0.2
 """The weight of what was known before them, which keeps the line in place where all batches are of one size."""
 
@@ -23,7 +24,8 @@ class Cost:
         return self.call + self.token * tokens
 
     def note(self, tokens: int, seconds: float) -> None:
-        """A batch that was run."""
+        """A batch that was run. One that took very long, as something else had the processor meanwhile, counts as a little slow."""
+        seconds = min(seconds, _SURPRISE * self.seconds(tokens))
         self._later = tuple(_KEPT * old + new for old, new in zip(self._later, _sums(tokens, seconds), strict=True))
         self._fit()
 

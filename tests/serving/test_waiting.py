@@ -102,3 +102,9 @@ def test_batches_of_one_size_leave_a_cost_usable() -> None:
         cost.note(24, 0.003)
     assert 0 < cost.seconds(1) <= cost.seconds(24) <= cost.seconds(1000)
     assert cost.seconds(24) == pytest.approx(0.003, rel=0.05)
+
+
+def test_a_pause_of_the_machine_is_hardly_a_cost() -> None:
+    cost = Cost([(1, 0.001), (32, 0.004)])
+    cost.note(32, 10.0)
+    assert cost.seconds(32) < 0.02
