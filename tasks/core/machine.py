@@ -4,9 +4,11 @@ import ctypes
 import os
 import platform
 from functools import cache
+from math import ceil
 from pathlib import Path
 from typing import Literal
 
+from tasks.core.cgroup import cpu_quota
 from tasks.core.config import Config
 from tasks.core.stages import content_key
 
@@ -64,13 +66,9 @@ class Place(Config):
 
 
 def usable_cores() -> int:
-    """Cores that this process may use: its affinity, within the control group's quota where one is set."""
+    """Cores that this process may use: its affinity, within the control groups' quota, which is rounded up, where one is set."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, -(-int(quota) // int(period))))
+    return max(1, ceil(min(cores, cpu_quota())))
 
 
 def _shown(part: Config) -> dict[str, str]:
