@@ -58,6 +58,14 @@ def compress(model: str, settings: tuple[str, ...]) -> None:
 @cli.command()
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free port.")
+@click.option(
+    "--workers",
+    "processes",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Processes that answer, each with a share of the cores.",
+)
 @click.option("--grpc-port", type=click.IntRange(0, 65535), help="Speak gRPC there too; 0 takes any free port.")
 @click.option(
     "--follow/--no-follow", default=True, show_default=True, help="Follow the registry: serve what becomes champion while this runs."

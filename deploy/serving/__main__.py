@@ -17,6 +17,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--served", type=Path, required=True, help="the folder with <model>/current.json and <model>/<version>/")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on, 0 for a free one (default: %(default)s)")
+    parser.add_argument(
+        "--workers",
+        dest="processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that answer, each with a share of the cores; limits hold for each, save those of API keys (default: %(default)s)",
+    )
     parser.add_argument("--grpc-port", type=int, metavar="PORT", help="port for gRPC, 0 for a free one; without, gRPC is not spoken")
     defaults = Settings()
     for name, what in (

@@ -16,6 +16,7 @@ from deploy.serving.guard import Guard
 from deploy.serving.inference import Inference
 from deploy.serving.invocations import Invocations
 from deploy.serving.open_inference import OpenInference
+from deploy.serving.parent import Parent
 from deploy.serving.predictions import Predictions
 from deploy.serving.prometheus import Prometheus
 from deploy.serving.request_ids import RequestIds
@@ -31,14 +32,15 @@ logger = logging.getLogger(__name__)
 class Application:
     """Everything that the server answers."""
 
-    def __init__(self, inference: Inference, guard: Guard, tracing: "Tracing | None" = None) -> None:
+    def __init__(self, inference: Inference, guard: Guard, tracing: "Tracing | None" = None, parent: Parent | None = None) -> None:
+        """`parent` is the process that started this one, where several answer."""
         models, settings = inference.models, inference.settings
         writers = Writers(settings.max_generations)
         open_inference = OpenInference(inference)
         operations = [*open_inference.operations(), *Predictions(models, settings).operations()]
         operations += Invocations(models, writers, open_inference.ready, settings).operations()
         operations += [*Generations(models, writers, settings).operations(), *Completions(models, writers, settings).operations()]
-        operations += Prometheus(models, models.workers.metrics).operations()
+        operations += Prometheus(models, parent).operations()
         operations += Documentation(models, settings, operations.copy()).operations()
         self.routes = Routes(operations)
         self.guard = guard

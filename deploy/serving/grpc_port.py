@@ -13,10 +13,10 @@ from deploy.serving.calls import Answer, Call, Refusal
 from deploy.serving.deadline import HEADER as TIMEOUT
 from deploy.serving.grpc_codes import grpc_code
 from deploy.serving.life import Life
+from deploy.serving.listener import no_grpc
 from deploy.serving.open_inference_grpc import OpenInferenceGrpc
 from deploy.serving.routes import Operation
 from deploy.serving.settings import Settings
-from tasks.core.errors import MaasflowError
 
 _SOONEST: Final = 1e-6
 _MOST_CALLS: Final = 1024
@@ -43,8 +43,8 @@ class GrpcPort:
             options=(
                 ("grpc.max_receive_message_length", settings.max_body_bytes),
                 ("grpc.max_send_message_length", -1),
-                # Else another server could take the port too, and half of the clients.
-                ("grpc.so_reuseport", 0),
+                # Without need for it, another server could take the port too, and half of the clients.
+                ("grpc.so_reuseport", int(settings.processes > 1)),
             ),
         )
         # On the wire a stream of one message is that message, and of a stream none is read until it is asked for.
@@ -64,9 +64,7 @@ class GrpcPort:
             else:
                 taken = self._server.add_insecure_port(f"{shown}:{port}")
         except RuntimeError:
-            raise MaasflowError(
-                f"cannot listen on {host}, port {port}, for gRPC", "stop what listens there, or choose another port with --grpc-port"
-            ) from None
+            raise no_grpc(host, port) from None
         await self._server.start()
         return f"{shown}:{taken}"
 

@@ -6,6 +6,7 @@ from math import ceil
 from pathlib import Path
 from typing import Final
 
+from deploy.serving.buckets import Buckets, BucketsElsewhere, MemoryBuckets, RedisBuckets
 from deploy.serving.calls import Call, Refusal
 from deploy.serving.limits import Limits
 from deploy.serving.routes import Operation
@@ -21,9 +22,10 @@ logger = logging.getLogger(__name__)
 class Guard:
     """Holds every call against the API keys in a file, which is read again when it changes. Where there is none yet, everyone may do all."""
 
-    def __init__(self, file: Path | None = None, redis: str | None = None) -> None:
+    def __init__(self, file: Path | None = None, redis: str | None = None, parent: Buckets | None = None) -> None:
+        """What keys have left is counted in the Redis at an address, or by the process that started this one; else here."""
         self.file = file
-        self.limits = Limits(redis) if file else None
+        self.limits = Limits(_buckets(redis, parent)) if file else None
         self._stamp = self._look()
         self._keys = ApiKeys.read(file) if file else ApiKeys()
         self._allowed: dict[tuple[bytes, Scope, str | None], ApiKey] = {}
@@ -111,3 +113,10 @@ def allow(key: ApiKey | None, model: str) -> None:
     """Raises Refusal (403) for a model that the key may not ask; of one that does not exist too, so that none can be guessed."""
     if key and not key.may_ask(model):
         raise Refusal(403, f"this API key may not ask model '{model[:80]}'")
+
+
+def _buckets(redis: str | None, parent: Buckets | None) -> Buckets:
+    """Raises MaasflowError where Redis cannot be asked at all."""
+    if redis:
+        return BucketsElsewhere(RedisBuckets(redis), "Redis")
+    return BucketsElsewhere(parent, "the parent process") if parent else MemoryBuckets()

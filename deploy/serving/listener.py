@@ -57,5 +57,34 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
 
 
 def address_of(listener: socket.socket, tls: ssl.SSLContext | None) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"{'https' if tls else 'http'}://{f'[{host}]' if listener.family == socket.AF_INET6 else host}:{port}"
+    return f"{'https' if tls else 'http'}://{place_of(listener)}"
+
+
+def place_of(bound: socket.socket) -> str:
+    """Its host and port."""
+    host, port = bound.getsockname()[:2]
+    return f"{f'[{host}]' if bound.family == socket.AF_INET6 else host}:{port}"
+
+
+def shared_port(listener: socket.socket, port: int) -> socket.socket:
+    """A socket that holds a port, 0 for a free one, on the address of `listener`, for processes of which each listens there by itself.
+
+    Raises MaasflowError.
+    """
+    host = listener.getsockname()[0]
+    try:
+        # First without sharing: a port that another server shares is taken too.
+        socket.create_server((host, port), family=listener.family).close()
+        held = socket.socket(listener.family)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind((host, port))
+    except (OSError, OverflowError):
+        raise no_grpc(host, port) from None
+    return held
+
+
+def no_grpc(host: str, port: int) -> MaasflowError:
+    """Of a port that is taken."""
+    return MaasflowError(
+        f"cannot listen on {host}, port {port}, for gRPC", "stop what listens there, or choose another port with --grpc-port"
+    )

@@ -59,7 +59,7 @@ class Model:
         if trust and bundle.manifest.name != name:
             raise LoadError(f"version {version} cannot be served: it was signed as a version of '{bundle.manifest.name}'")
         try:
-            predictor = Predictor(bundle)
+            predictor = Predictor(bundle, threads=workers.threads(bundle.manifest))
             generator = Generator(predictor) if predictor.manifest.task == "language_modelling" else None
             batcher = workers.batcher(name, predictor, warm_up(predictor))
             _check(golden, predictor)

@@ -9,8 +9,8 @@ import logging
 import os
 import random
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +18,7 @@ from typing import Any, Final
 import orjson
 
 from deploy.serving.calls import Call
+from deploy.serving.metrics import Metrics
 from tasks.core.predictor import Prediction
 from tasks.core.recipe import PayloadLog
 
@@ -32,12 +33,11 @@ logger = logging.getLogger(__name__)
 class Payloads:
     """Gathers rows in memory and writes them in a thread. What cannot be written is lost, and counted: answers never wait for it."""
 
-    def __init__(self, folder: Path, most_bytes: int) -> None:
+    def __init__(self, folder: Path, most_bytes: int, metrics: Metrics) -> None:
         self.folder = folder
         self.most_bytes = most_bytes
         """Of the files of one model; the oldest make room."""
-        self.outcomes: Counter[tuple[str, str]] = Counter()
-        """Rows by model and what became of them: `written` or `lost`."""
+        self.metrics = metrics
         self._rows: dict[str, list[dict[str, Any]]] = {}
         self._since: dict[str, float] = {}
         self._writing: asyncio.Task[None] | None = None
@@ -57,7 +57,7 @@ class Payloads:
             return
         rows = self._rows.setdefault(name, [])
         if len(rows) + len(instances) > _MOST_WAITING:
-            self.outcomes[name, "lost"] += len(instances)
+            self.metrics.of(name).payloads["lost"] += len(instances)
             return
         self._since.setdefault(name, time.monotonic())
         now = datetime.now(UTC)
@@ -94,9 +94,9 @@ class Payloads:
         for name, some in rows.items():
             try:
                 await asyncio.to_thread(self._write_file, self.folder / name, some)
-                self.outcomes[name, "written"] += len(some)
+                self.metrics.of(name).payloads["written"] += len(some)
             except Exception as error:  # noqa: BLE001 - a full disk, a missing library: the server goes on
-                self.outcomes[name, "lost"] += len(some)
+                self.metrics.of(name).payloads["lost"] += len(some)
                 logger.warning("%s: %d rows of the payload log are lost: %s", name, len(some), error)
 
     def _write_file(self, folder: Path, rows: list[dict[str, Any]]) -> None:
@@ -119,9 +119,11 @@ class Payloads:
         files = sorted(folder.glob("*.parquet"), reverse=True)
         taken = 0
         for file in files:
-            taken += file.stat().st_size
-            if taken > self.most_bytes and file != files[0]:
-                file.unlink(missing_ok=True)
+            # Another process may make room too.
+            with suppress(FileNotFoundError):
+                taken += file.stat().st_size
+                if taken > self.most_bytes and file != files[0]:
+                    file.unlink()
 
 
 def _told(instance: Any, redact: Sequence[str]) -> str | None:

@@ -9,10 +9,10 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from deploy.serving.acceptor import Acceptor
 from deploy.serving.announcement import announce
 from deploy.serving.application import Application
 from deploy.serving.connection import Connections
@@ -21,6 +21,7 @@ from deploy.serving.inference import Inference
 from deploy.serving.life import Life
 from deploy.serving.listener import BACKLOG, address_of
 from deploy.serving.models import Models
+from deploy.serving.parent import Parent
 from deploy.serving.settings import Settings
 from tasks.core.errors import MaasflowError
 
@@ -40,40 +41,50 @@ _COLLECTORS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_
 logger = logging.getLogger(__name__)
 
 
-async def run(listener: socket.socket, models: Models, guard: Guard, settings: Settings, tls: ssl.SSLContext | None) -> int:
-    """Answer on `listener` until a signal; the exit code. Raises MaasflowError."""
+async def run(
+    listener: socket.socket, models: Models, guard: Guard, settings: Settings, tls: ssl.SSLContext | None, parent: Parent | None = None
+) -> int:
+    """Answer on `listener` until a signal, or until the parent says so where several processes answer; the exit code.
+
+    Raises MaasflowError.
+    """
     gc.set_threshold(_YOUNG)
     sys.setswitchinterval(_TURN)
     life, payloads = Life(settings), models.workers.payloads
     inference = Inference(models, life, settings)
     tracing = _tracing()
-    application = Application(inference, guard, tracing)
+    application = Application(inference, guard, tracing, parent)
     connections = Connections(application, life, settings)
     _heed_signals(life)
     connections.tick()
     grpc, places = await _speak_grpc(application, inference, listener) if settings.grpc_port is not None else (None, "")
-    server = await asyncio.get_running_loop().create_server(connections, sock=listener, backlog=BACKLOG, ssl=tls)
-    tell = partial(announce, served=models.served, address=address_of(listener, tls), grpc=places)
-    following = asyncio.create_task(_follow(models, settings.watch, tell))
+    ticks = [connections.tick, guard.refresh, *(part.tick for part in (grpc, payloads) if part)]
+    server: asyncio.Server | Acceptor
+    if parent:
+        server, tell = Acceptor(listener, connections, tls), parent.tell_running
+        ticks += [partial(parent.tick, models)]
+        beside = [asyncio.create_task(parent.heed(life))]
+    else:
+        server = await asyncio.get_running_loop().create_server(connections, sock=listener, backlog=BACKLOG, ssl=tls)
+        tell, beside = partial(announce, served=models.served, address=address_of(listener, tls), grpc=places), []
+    beside += [asyncio.create_task(_follow(models, settings.watch, tell))]
     while not life.drained(busy=connections.busy or (grpc is not None and grpc.busy)):
         await asyncio.sleep(_TICK)
-        connections.tick()
-        if grpc:
-            grpc.tick()
-        guard.refresh()
-        if payloads:
-            payloads.tick()
+        for tick in ticks:
+            tick()
     if grpc:
         await grpc.close()
     server.close()
     connections.close()
-    following.cancel()
-    with suppress(asyncio.CancelledError):
-        await following
+    for task in beside:
+        task.cancel()
+    await asyncio.wait(beside)
     if payloads:
         await payloads.close()
     if tracing:
         await asyncio.to_thread(tracing.close)
+    if parent:
+        await parent.close(models)
     return life.exit_code
 
 

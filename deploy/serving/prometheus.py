@@ -7,20 +7,18 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from deploy.serving.calls import Answer, Call
-from deploy.serving.metrics import Metrics
 from deploy.serving.models import Models
+from deploy.serving.parent import Parent
 from deploy.serving.routes import Operation
-from tasks.core.predictor import runtime_of
+from deploy.serving.tally import Tally
 
 
-class Prometheus(Collector):
-    """Its operation, and the families that it writes."""
+class Prometheus:
+    """Its operation."""
 
-    def __init__(self, models: Models, metrics: Metrics) -> None:
+    def __init__(self, models: Models, parent: Parent | None = None) -> None:
         self.models = models
-        self.metrics = metrics
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
+        self.parent = parent
 
     def operations(self) -> list[Operation]:
         return [
@@ -35,12 +33,27 @@ class Prometheus(Collector):
         ]
 
     async def expose(self, _: Call) -> Answer:
-        return Answer(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
+        """What this process counted, and those beside it. Raises Refusal (503) where these cannot be asked for."""
+        tally = Tally.of(self.models)
+        if self.parent:
+            tally = await self.parent.sum(tally)
+        registry = CollectorRegistry()
+        registry.register(Families(tally))
+        return Answer(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class Families(Collector):
+    """What is counted, as the text format has it."""
+
+    def __init__(self, tally: Tally) -> None:
+        self.tally = tally
+        self.metrics = tally.metrics
 
     def collect(self) -> Iterator[Metric]:
         yield from self._requests()
         yield from self._work()
         yield from self._served()
+        yield from self._workers()
 
     def _requests(self) -> Iterator[Metric]:
         requests = CounterMetricFamily("maasflow_requests", "Answers", labels=("model", "operation", "status"))
@@ -69,16 +82,20 @@ class Prometheus(Collector):
             for outcome, count in found.reloads.items():
                 reloads.add_metric((name, outcome), count)
         payloads = CounterMetricFamily("maasflow_payload_rows", "Rows of the payload log", labels=("model", "outcome"))
-        if self.models.workers.payloads:
-            for (name, outcome), count in self.models.workers.payloads.outcomes.items():
+        for name, found in self.metrics.models.items():
+            for outcome, count in found.payloads.items():
                 payloads.add_metric((name, outcome), count)
         waiting = GaugeMetricFamily("maasflow_waiting_rows", "Rows that wait", labels=("model",))
+        for name, rows in self.tally.waiting.items():
+            waiting.add_metric((name,), rows)
         info = GaugeMetricFamily("maasflow_model_info", "What is served, and by what", labels=("model", "version", "variant", "provider"))
-        for model in self.models.running():
-            waiting.add_metric((model.name,), model.batcher.waiting.rows)
-            provider = runtime_of(model.predictor.session).provider
-            info.add_metric((model.name, model.version, model.predictor.variant.name, provider), 1)
+        for served in sorted(self.tally.served):
+            info.add_metric(served, 1)
         yield from (reloads, payloads, waiting, info)
+
+    def _workers(self) -> Iterator[Metric]:
+        yield GaugeMetricFamily("maasflow_workers", "Processes that answer", self.tally.workers)
+        yield CounterMetricFamily("maasflow_worker_restarts", "Processes that were started again because one died", self.tally.restarts)
 
 
 def _media_type(content_type: str) -> str:

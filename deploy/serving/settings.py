@@ -8,6 +8,11 @@ from pathlib import Path
 class Settings:
     """Limits and times of one server. Times are in seconds."""
 
+    processes: int = 1
+    """Processes that answer on the port, each with a share of the cores; of more than one, a parent keeps them alive.
+
+    What bounds a server otherwise bounds each of them, save what API keys may ask for.
+    """
     grpc_port: int | None = None
     """Speak gRPC there too, 0 on a free port; without, not at all."""
     max_body_bytes: int = 16 * 2**20

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from deploy.serving.metrics import Metrics
 from deploy.serving.payloads import Payloads
 from tasks.core.bundle import Bundle
 from tests.serving.conftest import TABLE, Running, Served, Start
@@ -65,7 +66,7 @@ def test_what_cannot_be_written_is_lost_and_counted_and_answers_go_on(served: Se
 
 
 def test_the_oldest_files_make_room(tmp_path: Path) -> None:
-    payloads = Payloads(tmp_path, most_bytes=5000)
+    payloads = Payloads(tmp_path, most_bytes=5000, metrics=Metrics())
     row = {"request_id": "a", "index": 0, "label": "high"}
     for number in range(6):
         payloads._write_file(tmp_path / "people", [row | {"input": f"{number}" * 10}] * 3)
