@@ -15,11 +15,11 @@ from deploy.serving.channel import Message
 from deploy.serving.metrics import Metrics
 from deploy.serving.orders import Orders
 from deploy.serving.settings import Settings
-from deploy.serving.worker_process import WorkerProcess
+from deploy.serving.worker_process import Death, WorkerProcess
 from tasks.core.errors import MaasflowError
 
 _EARLY: Final = 10.0
-"""Seconds: who dies sooner after its start is started again later each time."""
+"""Seconds: who dies sooner after it was ready is started again later each time."""
 _FIRST: Final = 0.5
 """Seconds until then, the first of these times; twice as many the next."""
 _LONGEST: Final = 30.0
@@ -71,28 +71,26 @@ class Supervisor:
 
     async def _keep(self, worker: WorkerProcess) -> None:
         """Start it, and again whenever it dies: at once, but later each time where it dies early. Raises MaasflowError."""
-        loop, early = asyncio.get_running_loop(), 0
+        early = 0
         while not self._ending.is_set():
-            started = loop.time()
-            how = await worker.live(self._orders(worker))
+            death = await worker.live(self._orders(worker))
             if self._ending.is_set():
                 return
-            early = early + 1 if loop.time() - started < _EARLY else 1
-            self._bury(worker, how, early)
+            early = 1 if death.lived is not None and death.lived >= _EARLY else early + 1
+            self._bury(worker, death, early)
             self._restarts += 1
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(_FIRST * 2 ** (early - 2), _LONGEST) if early > 1 else 0.0):
                     await self._ending.wait()
 
-    def _bury(self, worker: WorkerProcess, how: str, early: int) -> None:
+    def _bury(self, worker: WorkerProcess, death: Death, early: int) -> None:
         """Keep what it counted, and say that it died. Raises MaasflowError where another would die too."""
-        was_ready, worker.running = worker.running is not None, None
         self._past.add(worker.snapshot.get("counted", {}))
         worker.snapshot = {}
-        if was_ready:
-            logger.warning("worker %d (process %d) %s: another is started", worker.number, worker.pid, how)
+        if death.lived is not None:
+            logger.warning("worker %d (process %d) %s: another is started", worker.number, worker.pid, death.how)
             return
-        what, do = worker.problem or [f"worker {worker.number} {how} before it was ready", "its log, above this, may say why"]
+        what, do = worker.problem or [f"worker {worker.number} {death.how} before it was ready", "its log, above this, may say why"]
         if self._told is None or (early >= _MOST_FAILURES and not self._living()):
             raise MaasflowError(what, do)
         logger.error("worker %d (process %d) cannot start, and is tried again: %s", worker.number, worker.pid, what)
@@ -113,7 +111,7 @@ class Supervisor:
         """What a process says."""
         match message.kind:
             case "running":
-                worker.running = frozenset((name, version) for name, version in message.value)
+                worker.run(frozenset((name, version) for name, version in message.value))
                 self._announce()
             case "tally":
                 worker.snapshot = message.value

@@ -8,12 +8,23 @@ import sys
 from asyncio.subprocess import Process
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from deploy.serving.channel import Channel, Message
 from deploy.serving.orders import Orders
 
 Heed = Callable[["WorkerProcess", Message], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True)
+class Death:
+    """The end of one of its lives."""
+
+    how: str
+    """In words."""
+    lived: float | None
+    """Seconds since it was ready; None where it never was."""
 
 
 class WorkerProcess:
@@ -32,13 +43,21 @@ class WorkerProcess:
         self._process: Process | None = None
         self._channel: Channel | None = None
         self._drain: bool | None = None
+        self._ready_at: float | None = None
 
     @property
     def pid(self) -> int:
         return self._process.pid if self._process else 0
 
-    async def live(self, orders: Orders) -> str:
-        """Start it, and heed what it says until it is dead; in words, how it died."""
+    def run(self, running: frozenset[tuple[str, str]]) -> None:
+        """What it serves from now on. The first time it is ready."""
+        if self.running is None:
+            self._ready_at = asyncio.get_running_loop().time()
+        self.running = running
+
+    async def live(self, orders: Orders) -> Death:
+        """Start it, and heed what it says until it is dead."""
+        self.problem, self._ready_at = [], None
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
@@ -54,10 +73,11 @@ class WorkerProcess:
             self.drain(at_once=self._drain)
         while message := await channel.receive():
             await self._heed(self, message)
-        self._channel = None
+        self.running, self._channel = None, None
         await channel.close()
         code = await self._process.wait()
-        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return Death(how, None if self._ready_at is None else asyncio.get_running_loop().time() - self._ready_at)
 
     def send(self, kind: str, value: Any, number: int) -> None:
         if self._channel:

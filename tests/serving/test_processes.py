@@ -216,7 +216,7 @@ def test_a_server_of_which_nothing_is_left_gives_up(served: Served, start: Start
     (tmp_path / "keys.json").write_text("{")
     for pid in workers(running):
         os.kill(pid, signal.SIGKILL)
-    assert running.process.wait(60) == 1
+    assert running.process.wait(120) == 1
     assert "restore it, or remove it and make new keys" in (tmp_path / "server.log").read_text().splitlines()[-1]
 
 
