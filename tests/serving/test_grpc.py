@@ -224,10 +224,14 @@ def test_packed_messages_are_read(stub: Stub) -> None:
     assert list(stub("ModelInfer", ask(), compression=grpc.Compression.Gzip).outputs[0].contents.fp32_contents) == [0.5, -0.5]
 
 
-def test_the_parameter_timeout_is_kept(stub: Stub) -> None:
-    assert stub("ModelInfer", ask(parameters={"timeout": {"int64_param": 10**7}})).outputs
-    code, _ = stub.refused("ModelInfer", heavy(8, parameters={"timeout": {"int64_param": 1}}))
+def test_the_parameter_timeout_is_kept(served: Served, start: Start) -> None:
+    write_language_model(served.folder / "writer" / "1")
+    served.point("writer", "1")
+    stub = Stub(start("--grpc-port", "0"))
+    assert stub("ModelInfer", heavy(2048, parameters={"timeout": {"int64_param": 10**8}}), 60).outputs
+    code, _ = stub.refused("ModelInfer", heavy(2048, parameters={"timeout": {"int64_param": 1}}))
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+    stub.channel.close()
 
 
 def test_a_key_is_demanded_and_counted_as_over_http(served: Served, start: Start, tmp_path: Path) -> None:
