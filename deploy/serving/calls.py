@@ -67,6 +67,10 @@ class Call:
         """Its value, or an empty text."""
         return self.headers.get(name, b"").decode("latin-1")
 
+    def may_ask(self, model: str) -> bool:
+        """Whether its key may; without keys everyone may."""
+        return self.key is None or self.key.may_ask(model)
+
 
 class Answer:
     """A whole body. JSON, where arrays of numpy are written as (nested) lists, NaN and infinity as null; bytes are sent as they are."""

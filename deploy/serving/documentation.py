@@ -40,8 +40,10 @@ class Documentation:
             ),
         ]
 
-    async def document(self, _: Call) -> Answer:
-        return Answer(openapi_document([*self.others, *self.operations()], self.models.running(), self.version, self.settings))
+    async def document(self, call: Call) -> Answer:
+        """With the models that the caller may ask."""
+        models = [model for model in self.models.running() if call.may_ask(model.name)]
+        return Answer(openapi_document([*self.others, *self.operations()], models, self.version, self.settings))
 
     async def models_page(self, _: Call) -> Answer:
         return self._models_page

@@ -100,7 +100,7 @@ class Invocations:
         """The one that the path names, or the only one that the caller may ask. Raises Refusal."""
         if "name" in call.params:
             return named_model(self.models, call.params["name"])
-        names = [name for name in sorted(self.models) if call.key is None or call.key.may_ask(name)]
+        names = [name for name in sorted(self.models) if call.may_ask(name)]
         if len(names) > 1:
             raise Refusal(400, f"several models are served: ask /invocations/NAME for one of {', '.join(names)}")
         if not names and self.models.loaded:

@@ -64,7 +64,7 @@ class Predictions:
     async def list_models(self, call: Call) -> Answer:
         """Those that the caller may ask."""
         entries = sorted(self.models.items())
-        return Answer({"models": [_described(name, entry) for name, entry in entries if call.key is None or call.key.may_ask(name)]})
+        return Answer({"models": [_described(name, entry) for name, entry in entries if call.may_ask(name)]})
 
     def _read(self, call: Call) -> list[Any]:
         """The instances in a body of JSON. Raises Refusal."""

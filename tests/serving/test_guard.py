@@ -95,6 +95,8 @@ def test_a_key_asks_only_its_models_and_sees_no_others(running: Running, keys: P
     assert status(running, secret, "/v1/models/nobody/predict") == 403
     listed = running.client.get("/v1/models", headers=bearer(secret)).json()["models"]
     assert [model["name"] for model in listed] == ["people"]
+    document = running.client.get("/openapi.json", headers=bearer(secret)).json()
+    assert [model["name"] for model in document["x-models"]] == ["people"]
 
 
 def test_scopes(running: Running, keys: Path) -> None:
