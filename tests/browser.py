@@ -14,6 +14,8 @@ import pytest
 from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
+KEYS = {"Tab": (9, ""), "Enter": (13, "\r"), "ArrowDown": (40, "")}
+"""The number of a key, and what it writes."""
 PATIENCE = 60.0
 """Seconds, after which what was waited for will not come."""
 
@@ -131,6 +133,12 @@ class Tab:
         self.click(selector)
         self.value("document.activeElement.select()")
         self.call("Input.insertText", text=text)
+
+    def press(self, key: str) -> None:
+        """One key of those in `KEYS`."""
+        number, text = KEYS[key]
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=number, text=text)
 
     def choose_file(self, selector: str, path: Path) -> None:
         found = self.call("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")["result"]["objectId"]

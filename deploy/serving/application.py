@@ -21,6 +21,7 @@ from deploy.serving.predictions import Predictions
 from deploy.serving.prometheus import Prometheus
 from deploy.serving.request_ids import RequestIds
 from deploy.serving.routes import Routes
+from deploy.serving.traffic import Traffic
 from deploy.serving.writers import Writers
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class Application:
         operations = [*open_inference.operations(), *Predictions(models, settings).operations()]
         operations += Invocations(models, writers, open_inference.ready, settings).operations()
         operations += [*Generations(models, writers, settings).operations(), *Completions(models, writers, settings).operations()]
-        operations += Prometheus(models, parent).operations()
+        self.traffic = Traffic(models, parent)
+        operations += [*Prometheus(models, parent).operations(), *self.traffic.operations()]
         operations += Documentation(models, settings, operations.copy()).operations()
         self.routes = Routes(operations)
         self.guard = guard

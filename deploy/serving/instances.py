@@ -58,7 +58,7 @@ def _image_schema(transform: ImageTransform) -> dict[str, Any]:
 
 def _text_schema(transform: TextTransform) -> dict[str, Any]:
     text = {"type": "string", "minLength": 1}
-    kept = f"; of more than {transform.length} tokens the {transform.keep} is read" if transform.length else ""
+    kept = f"; only its {'first' if transform.keep == 'start' else 'last'} {transform.length:,} tokens are read" if transform.length else ""
     return {
         "description": f"A text{kept}.",
         "anyOf": [text, {"type": "object", "properties": {transform.column: text}, "required": [transform.column]}],

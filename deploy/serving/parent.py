@@ -97,6 +97,12 @@ class Parent:
             self._channel.send("tally", snapshot)
 
 
+async def whole_tally(models: Models, parent: Parent | None) -> Tally:
+    """What this process counted, and those beside it. Raises Refusal (503) where these cannot be asked for."""
+    tally = Tally.of(models)
+    return await parent.sum(tally) if parent else tally
+
+
 def _drain(life: Life, *, at_once: bool) -> None:
     if not life.draining:
         life.drain(at_once=at_once)

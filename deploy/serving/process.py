@@ -67,7 +67,7 @@ async def run(
     else:
         server = await asyncio.get_running_loop().create_server(connections, sock=listener, backlog=BACKLOG, ssl=tls)
         tell, beside = partial(announce, served=models.served, address=address_of(listener, tls), grpc=places), []
-    beside += [asyncio.create_task(_follow(models, settings.watch, tell))]
+    beside += [asyncio.create_task(_follow(models, settings.watch, tell)), asyncio.create_task(application.traffic.follow())]
     while not life.drained(busy=connections.busy or (grpc is not None and grpc.busy)):
         await asyncio.sleep(_TICK)
         for tick in ticks:

@@ -8,7 +8,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from deploy.serving.calls import Answer, Call
 from deploy.serving.models import Models
-from deploy.serving.parent import Parent
+from deploy.serving.parent import Parent, whole_tally
 from deploy.serving.routes import Operation
 from deploy.serving.tally import Tally
 
@@ -34,9 +34,7 @@ class Prometheus:
 
     async def expose(self, _: Call) -> Answer:
         """What this process counted, and those beside it. Raises Refusal (503) where these cannot be asked for."""
-        tally = Tally.of(self.models)
-        if self.parent:
-            tally = await self.parent.sum(tally)
+        tally = await whole_tally(self.models, self.parent)
         registry = CollectorRegistry()
         registry.register(Families(tally))
         return Answer(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

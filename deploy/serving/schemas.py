@@ -73,6 +73,14 @@ _PREDICTION: Final = _object(
 )
 _ROW: Final = {"type": "object", "description": "By column."}
 _COLUMNS: Final = _list({"type": ["string", "integer"]}, uniqueItems=True)
+_NUMBER_OR_NULL: Final[dict[str, Any]] = {"type": ["number", "null"]}
+_TRAFFIC: Final[dict[str, dict[str, Any]]] = {
+    "requests": _COUNT,
+    "errors": {**_COUNT, "description": "Answers with a status of 400 or more."},
+    "median": {**_NUMBER_OR_NULL, "description": "Seconds until an answer was made; of a stream, until it began."},
+    "p99": {**_NUMBER_OR_NULL, "description": "Seconds in which 99 of 100 answers were made."},
+    "rows_per_batch": {**_NUMBER_OR_NULL, "description": "How many rows were run together, on average."},
+}
 _TENSOR_METADATA: Final = _list(_object({"name": _TEXT, "datatype": _DATATYPE, "shape": _SHAPE}))
 
 SCHEMAS: Final[dict[str, Any]] = {
@@ -172,6 +180,24 @@ SCHEMAS: Final[dict[str, Any]] = {
                     *("version", "variant", "batch", "task", "description", "labels", "problem"),
                 )
             )
+        }
+    ),
+    "Traffic": _object(
+        {
+            "period_seconds": {"type": "number"},
+            "models": {
+                "type": "object",
+                "additionalProperties": _object(
+                    {
+                        **_TRAFFIC,
+                        "statuses": {"type": "object", "additionalProperties": _COUNT, "description": "Answers by status."},
+                        "periods": {
+                            **_object({name: _list(schema) for name, schema in _TRAFFIC.items()}),
+                            "description": "The same of each period, from the oldest to the one that is not over yet.",
+                        },
+                    }
+                ),
+            },
         }
     ),
 }

@@ -33,17 +33,18 @@ TABLE = TableTransform(
 )
 
 
-def write_onnx(path: Path, transform: Transform, slope: float) -> None:
-    """logits = slope × [sum(x) − 0.5, 0.5 − sum(x)]."""
+def write_onnx(path: Path, transform: Transform, slope: float, classes: int = 2) -> None:
+    """logits = slope × [sum(x) − 0.5, 0.5 − sum(x)], the latter for every class but the first."""
     (spec,) = transform.inputs
-    weight = np.tile(np.array([slope, -slope], np.float32), (int(np.prod(spec.shape)), 1))
+    slopes = np.array([slope] + [-slope] * (classes - 1), np.float32)
+    weight = np.tile(slopes, (int(np.prod(spec.shape)), 1))
     nodes = [helper.make_node("Flatten", ["x"], ["flat"]), helper.make_node("Gemm", ["flat", "weight", "bias"], ["logits"])]
     graph = helper.make_graph(
         nodes,
         "tiny",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", *spec.shape])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])],
-        [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(np.array([-slope / 2, slope / 2], np.float32), "bias")],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", classes])],
+        [numpy_helper.from_array(weight, "weight"), numpy_helper.from_array(-slopes / 2, "bias")],
     )
     path.parent.mkdir(parents=True)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
@@ -55,17 +56,19 @@ class Served:
 
     folder: Path
 
-    def add(self, name: str, version: str, transform: Transform = TABLE, slope: float = 1.0) -> Path:
+    def add(
+        self, name: str, version: str, transform: Transform = TABLE, slope: float = 1.0, labels: tuple[str, ...] = ("high", "low")
+    ) -> Path:
         """A bundle, and no pointer to it yet."""
         folder = self.folder / name / version
-        write_onnx(folder / "variants" / "fp32.onnx", transform, slope)
+        write_onnx(folder / "variants" / "fp32.onnx", transform, slope, len(labels))
         manifest = Manifest(
             name=name,
             description="A tiny model for tests.",
             columns={"image": Column(type="image")} if transform is IMAGE else {"age": Column(type="number")},
             inputs=transform.inputs,
-            outputs=(TensorSpec(name="logits", dtype="FP32", shape=(2,)),),
-            labels=("high", "low"),
+            outputs=(TensorSpec(name="logits", dtype="FP32", shape=(len(labels),)),),
+            labels=labels,
             transform=transform,
             variants=(describe_variant(folder, "fp32"),),
             chosen="fp32",

@@ -96,6 +96,7 @@ def test_each_tells_what_all_have_counted(running: Running) -> None:
             assert text.count("maasflow_model_info{") == 1
             assert 'maasflow_stage_seconds_count{model="people",stage="infer"} 8.0' in text
             assert 'maasflow_reloads_total{model="people",outcome="loaded"} 2.0' in text
+            assert client.get("/v1/traffic").json()["models"]["people"]["requests"] == 8
 
 
 def test_one_that_is_killed_under_load_costs_no_answer_and_comes_back(running: Running, tmp_path: Path) -> None:
