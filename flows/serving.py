@@ -16,7 +16,12 @@ def serve_here(host: str, port: int, settings: Mapping[str, Any], *, follow: boo
     """Serve the workspace's champions until stopped, to those who have one of its API keys where there are any; the exit code."""
     workspace = Workspace.current()
     with _deployer(workspace, wanted=follow):
-        return serve(workspace.served, host, port, Settings(keys=workspace.keys, payloads=workspace.payloads, **settings))
+        return serve(
+            workspace.served,
+            host,
+            port,
+            Settings(keys=workspace.keys, payloads=workspace.payloads, comparisons=workspace.comparisons, **settings),
+        )
 
 
 @contextmanager

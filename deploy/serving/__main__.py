@@ -51,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--redis", metavar="URL", help="where servers share what keys have left, as redis://host:6379/0")
     parser.add_argument("--payloads", type=Path, metavar="FOLDER", help="where a sample of requests is kept, for recipes that ask for it")
+    parser.add_argument("--comparisons", type=Path, metavar="FOLDER", help="where is kept how challengers did beside their champions")
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="a certificate chain in PEM: speak TLS")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its private key")
     parser.add_argument("--trust", type=Path, metavar="FILE", help="public keys in PEM: serve only what one of them signed")

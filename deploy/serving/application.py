@@ -10,6 +10,7 @@ import orjson
 
 from deploy.serving.calls import Answer, Call, Refusal, Stream
 from deploy.serving.completions import Completions
+from deploy.serving.contest import Contest
 from deploy.serving.documentation import Documentation
 from deploy.serving.generations import Generations
 from deploy.serving.guard import Guard
@@ -37,6 +38,7 @@ class Application:
         """`parent` is the process that started this one, where several answer."""
         models, settings = inference.models, inference.settings
         writers = Writers(settings.max_generations)
+        models.shadows.heed(lambda: writers.busy > 0)
         open_inference = OpenInference(inference)
         operations = [*open_inference.operations(), *Predictions(models, settings).operations()]
         operations += Invocations(models, writers, open_inference.ready, settings).operations()
@@ -83,15 +85,26 @@ class Application:
             if call.key:
                 await self.guard.spend(call.key)
             return await call.operation.handler(call)
-        except Refusal as refusal:
-            return refusal.answer()
         except asyncio.CancelledError:
-            if call.trace:
-                call.trace.abandon()
+            _abandon(call)
             raise
-        except Exception:
-            logger.exception("%s %r failed, request %s", call.method, unquote(call.path), call.request_id)
-            return Refusal(500, "the server failed on this request; its log says why").answer()
+        except Exception as error:  # noqa: BLE001 - it is answered, and logged
+            if call.contest and call.contest.yields(call, error):
+                return await self._ask_champion(call, call.contest, error)
+            return _refused(call, error)
+
+    async def _ask_champion(self, call: Call, contest: Contest, error: Exception) -> Answer | Stream:
+        """The answer to a call that the challenger was to answer, and failed on."""
+        assert call.operation
+        try:
+            answer = await call.operation.handler(call)
+        except asyncio.CancelledError:
+            _abandon(call)
+            raise
+        except Exception as again:  # noqa: BLE001 - as above
+            return _refused(call, again)
+        contest.lost(error)
+        return answer
 
     def _count(self, call: Call, status: int, seconds: float) -> None:
         name = call.params.get("name", "")
@@ -113,3 +126,16 @@ class Application:
         if call.trace:
             line["trace_id"] = call.trace.id
         logger.info(orjson.dumps(line).decode())
+
+
+def _abandon(call: Call) -> None:
+    if call.trace:
+        call.trace.abandon()
+
+
+def _refused(call: Call, error: Exception) -> Answer:
+    """What is answered where an operation raised."""
+    if isinstance(error, Refusal):
+        return error.answer()
+    logger.error("%s %r failed, request %s", call.method, unquote(call.path), call.request_id, exc_info=error)
+    return Refusal(500, "the server failed on this request; its log says why").answer()

@@ -96,6 +96,11 @@ class Batcher:
             what = f"too many requests wait for model '{self.predictor.manifest.name}': try again"
             raise Refusal(503, what, {"retry-after": str(max(1, ceil(wait)))})
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything waits or is run."""
+        return bool(self._open or self.waiting)
+
     def units(self, tensors: Tensors) -> int:
         """What they take to compute: rows, or tokens where rows differ in length."""
         return len(next(iter(tensors.values()))) * self._length(tensors)

@@ -8,6 +8,7 @@ import orjson
 from tasks.core.api_keys import ApiKey
 
 if TYPE_CHECKING:
+    from deploy.serving.contest import Contest
     from deploy.serving.routes import Operation
     from deploy.serving.trace import Trace
 
@@ -25,6 +26,7 @@ class Call:
         "body",
         "chunked",
         "client",
+        "contest",
         "headers",
         "keep_alive",
         "key",
@@ -54,6 +56,8 @@ class Call:
         """Whose call it is; None where nobody has to say."""
         self.spend: Callable[[int], Awaitable[None]] | None = None
         """Counts the compute units that it takes, where its key has only so many. Raises Refusal (429)."""
+        self.contest: Contest | None = None
+        """That in which the challenger was to answer it."""
         self.refusal: Refusal | None = None
         """Known before the body was read."""
         self.trace: Trace | None = None

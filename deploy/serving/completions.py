@@ -11,7 +11,7 @@ from deploy.serving.body import read_object
 from deploy.serving.calls import Answer, Call, Refusal, Stream
 from deploy.serving.generations import OPTIONS, first_piece, read_flag, read_options, refuse_unknown, whole
 from deploy.serving.guard import allow
-from deploy.serving.lookup import named_model
+from deploy.serving.lookup import answering_model
 from deploy.serving.models import Models
 from deploy.serving.routes import Operation
 from deploy.serving.schemas import COMPLETION_TOKENS
@@ -80,7 +80,7 @@ class Completions:
         if type(values.get("model")) is not str:
             raise Refusal(400, "'model' is the name of a model; /v1/models lists them")
         allow(call.key, values["model"])
-        model = named_model(self.models, values["model"])
+        model = answering_model(self.models, call, values["model"])
         generator = generator_of(model)
         if call.trace:
             call.trace.note_model(model)
@@ -96,13 +96,13 @@ class Completions:
             completion = _Completion(model=model.name, prompts=prompts, generations=generations, echo=echo, usage=usage)
             first, *others = map(self.writers.pieces, generations)
             if stream:
-                return event_stream(self._events(completion, await first_piece(first), first), held.pop_all())
+                return event_stream(self._events(completion, await first_piece(first), first), held.pop_all(), model.told)
             texts = [await whole(pieces) for pieces in (first, *others)]
         choices = [
             _choice(index, completion.begun(index) + text, generation.finish_reason)
             for index, (text, generation) in enumerate(zip(texts, completion.generations, strict=True))
         ]
-        return Answer(completion.reply(choices, usage=completion.total()))
+        return Answer(completion.reply(choices, usage=completion.total()), headers=model.told)
 
     async def _events(self, completion: _Completion, text: str, pieces: AsyncIterator[str]) -> AsyncGenerator[bytes]:
         for index, generation in enumerate(completion.generations):

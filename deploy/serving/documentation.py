@@ -42,8 +42,10 @@ class Documentation:
 
     async def document(self, call: Call) -> Answer:
         """With the models that the caller may ask."""
-        models = [model for model in self.models.running() if call.may_ask(model.name)]
-        return Answer(openapi_document([*self.others, *self.operations()], models, self.version, self.settings))
+        entries = [self.models[name] for name in sorted(self.models) if call.may_ask(name)]
+        models = [entry.model for entry in entries if entry.model]
+        versions = [version for entry in entries for version in entry.models]
+        return Answer(openapi_document([*self.others, *self.operations()], models, versions, self.version, self.settings))
 
     async def models_page(self, _: Call) -> Answer:
         return self._models_page

@@ -61,17 +61,20 @@ class Inference:
     def model_metadata(self, name: str, version: str | None) -> dict[str, Any]:
         """Model Metadata. `properties.problem` says why a newer version is not served, where one is not.
 
-        `properties.batch` is "one" where the rows of a request are run one at a time.
+        `properties.batch` is "one" where the rows of a request are run one at a time. `properties.traffic` says what the challenger
+        gets, and `properties.challenger_problem` why it gets nothing.
         """
         model = named_model(self.models, name, version)
         variant = model.predictor.variant
         properties = {"variant": variant.name, "batch": variant.batch}
-        problem = self.models[model.name].problem if model.name in self.models else ""
-        if problem:
-            properties["problem"] = problem
+        if entry := self.models.get(model.name):
+            properties |= {"problem": entry.problem} if entry.problem else {}
+            properties |= {"challenger_problem": entry.challenger_problem} if entry.challenger_problem else {}
+            if entry.contest:
+                properties["traffic"] = f"version {entry.contest.challenger.version}: {entry.contest.traffic.words}"
         return {
             "name": model.name,
-            "versions": [model.version],
+            "versions": list(entry.models) if entry else [model.version],
             "platform": "onnxruntime_onnx",
             "inputs": [_tensor_metadata(spec) for spec in model.manifest.inputs],
             "outputs": [_tensor_metadata(spec) for spec in model.manifest.outputs],
@@ -88,7 +91,10 @@ class Inference:
         deadline = deadline_of(call, self.settings, seconds)
         if call.spend:
             await call.spend(model.batcher.units(tensors))
-        return await model.batcher.run(tensors, deadline)
+        work = await model.batcher.run(tensors, deadline)
+        if model.contest and (contest := model.contest()):
+            contest.answered(model, tensors, work)
+        return work
 
     def _tensors(self, given: dict[str, Given], model: Model) -> Tensors:
         """The tensors of a request by name, checked against the model's inputs and each other."""

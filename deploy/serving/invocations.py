@@ -12,7 +12,7 @@ from deploy.serving.csv_rows import MEDIA_TYPE as CSV
 from deploy.serving.csv_rows import read_rows as read_csv
 from deploy.serving.frames import FORMS, instances_of, read_rows
 from deploy.serving.generations import OPTIONS, read_flag, read_options, refuse_unknown, whole
-from deploy.serving.lookup import named_model
+from deploy.serving.lookup import answering_model
 from deploy.serving.model import Model
 from deploy.serving.models import Models
 from deploy.serving.origin import refuse_other_sites
@@ -80,13 +80,14 @@ class Invocations:
         instances = instances_of(rows, model.manifest.transform)
         check_count(instances, self.settings)
         if model.generator:
-            return Answer({"predictions": await self._continuations(model, instances, params, call)})
+            return Answer({"predictions": await self._continuations(model, instances, params, call)}, headers=model.told)
         refuse_unknown(params, ("probabilities",))
         probabilities = read_flag(params, "probabilities")
         predictions = await predict_all(model, instances, call, self.settings)
         if probabilities:
-            return Answer({"predictions": [{"label": each.label, "probabilities": each.probabilities} for each in predictions]})
-        return Answer({"predictions": [each.label for each in predictions]})
+            described = [{"label": each.label, "probabilities": each.probabilities} for each in predictions]
+            return Answer({"predictions": described}, headers=model.told)
+        return Answer({"predictions": [each.label for each in predictions]}, headers=model.told)
 
     async def ping(self, call: Call) -> Answer:
         await self.ready(call)
@@ -99,13 +100,13 @@ class Invocations:
     def _model(self, call: Call) -> Model:
         """The one that the path names, or the only one that the caller may ask. Raises Refusal."""
         if "name" in call.params:
-            return named_model(self.models, call.params["name"])
+            return answering_model(self.models, call, call.params["name"])
         names = [name for name in sorted(self.models) if call.may_ask(name)]
         if len(names) > 1:
             raise Refusal(400, f"several models are served: ask /invocations/NAME for one of {', '.join(names)}")
         if not names and self.models.loaded:
             raise Refusal(404, "no model is served here")
-        return named_model(self.models, next(iter(names), ""))
+        return answering_model(self.models, call, next(iter(names), ""))
 
     def _read(self, call: Call) -> tuple[list[Any], Mapping[str, Any]]:
         """The rows and the parameters. Raises Refusal."""

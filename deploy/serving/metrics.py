@@ -35,6 +35,14 @@ class Histogram:
         return found
 
 
+class Pairs(dict[str, dict[str, Any]]):
+    """By "champion challenger", what is counted of the two; see `deploy.serving.comparisons.Record`."""
+
+    def __missing__(self, pair: str) -> dict[str, Any]:
+        found = self[pair] = {"counts": Counter[str](), "champion": Histogram(SECONDS), "challenger": Histogram(SECONDS)}
+        return found
+
+
 class ModelMetrics:
     """Of one model, whatever its version."""
 
@@ -52,6 +60,7 @@ class ModelMetrics:
         """By what became of it: `loaded` or `failed`."""
         self.payloads: Counter[str] = Counter()
         """Rows of the payload log, by what became of them: `written` or `lost`."""
+        self.pairs = Pairs()
 
     def snapshot(self) -> dict[str, Any]:
         """What was counted so far, as JSON can say it."""
@@ -95,7 +104,7 @@ def _told(value: Any) -> Any:
         case Counter():
             return [[key, count] for key, count in list(value.items())]
         case dict():
-            return {name: _told(each) for name, each in value.items()}
+            return {name: _told(each) for name, each in list(value.items())}
         case _:
             return value
 

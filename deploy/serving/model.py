@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
+from weakref import ref
 
 from deploy.serving.batcher import Batcher
 from deploy.serving.calls import Call
@@ -21,6 +22,10 @@ from tasks.core.predictor import Prediction, Predictor
 from tasks.core.recipe import PayloadLog
 from tasks.core.signature import Trust
 
+if TYPE_CHECKING:
+    from deploy.serving.contest import Contest
+
+VERSION: Final = "X-Model-Version"
 _LITTLE: Final = 4096
 """Bytes that are read into tensors in less time than a thread would take to be handed them."""
 
@@ -41,6 +46,8 @@ class Model:
     """For a language model."""
     keep: Callable[[Call, Sequence[Any], Sequence[Prediction]], None] | None = None
     """Takes what was asked and answered, where the recipe says that some of it is kept."""
+    contest: "ref[Contest] | None" = None
+    """Takes what was answered, where another version is to be asked too. It holds the model, which by holding it would never be freed."""
 
     @classmethod
     def load(cls, folder: Path, name: str, version: str, workers: Workers) -> Self:
@@ -72,6 +79,11 @@ class Model:
             raise LoadError(f"version {version} cannot be served: {what}") from error
 
     @property
+    def told(self) -> dict[str, str]:
+        """The header that says which version answered, of a protocol whose body has no room for it."""
+        return {VERSION: self.version}
+
+    @property
     def manifest(self) -> Manifest:
         return self.predictor.manifest
 
@@ -93,6 +105,8 @@ class Model:
             call.trace.note_work(self, work, start)
         if self.keep:
             self.keep(call, instances, found)
+        if self.contest and (contest := self.contest()):
+            contest.answered(self, tensors, work, instances)
         return found
 
 

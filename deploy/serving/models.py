@@ -1,6 +1,6 @@
 """Every model that is served, following the pointers that the deployer writes.
 
-<served>/<model>/current.json   {"version": "3"}, replaced as a whole
+<served>/<model>/current.json   {"version": "3"}, replaced as a whole; see `tasks.core.served` for one with a challenger
 <served>/<model>/<version>/     a bundle, complete before any pointer names it
 """
 
@@ -12,35 +12,19 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from deploy.serving.challengers import Challengers
+from deploy.serving.entry import Entry, Stamp, pause_after
 from deploy.serving.model import LoadError, Model
+from deploy.serving.shadows import Shadows
 from deploy.serving.workers import Workers
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
-_LONGEST_PAUSE: Final = 60.0
-"""Seconds between two tries of a version that cannot be loaded; the first pause is of one, and each is twice the one before it."""
 
 logger = logging.getLogger(__name__)
-
-Stamp = tuple[int, int]
-"""Time of change and inode of a pointer: a pointer that was replaced differs in one of them."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """What became of one pointer: the model that answers, and why the one that the pointer names does not."""
-
-    stamp: Stamp
-    model: Model | None = None
-    problem: str = ""
-    """Safe to send to a client."""
-    failures: int = 0
-    """Tries in a row, since the pointer was written."""
-    again: float = 0.0
-    """When to try once more where there is a problem, on the clock of `Models`."""
 
 
 class Models(Mapping[str, Entry]):
@@ -51,6 +35,8 @@ class Models(Mapping[str, Entry]):
         self.workers = workers
         self.loaded = False
         """Whether every pointer has been looked at once."""
+        self.shadows = Shadows(self._busy, self._work)
+        self._challengers = Challengers(served, workers, self.shadows)
         self._entries: dict[str, Entry] = {}
         self._clock = clock
 
@@ -74,26 +60,42 @@ class Models(Mapping[str, Entry]):
         A failed version is tried again when its pointer is written again, and after ever longer pauses: what failed for want of memory,
         or of a network's disk, comes by itself.
         """
-        if self._renew():
+        before = self._versions()
+        self._renew_challengers(self._renew())
+        if before - self._versions():
             _give_back_memory()
-        if not self.loaded:
-            # What is there now stays: to look through it for garbage at each swap would hold up all requests for 10 ms.
-            gc.freeze()
-        self.loaded = True
 
-    def _renew(self) -> bool:
-        """Whether a model that answered does so no longer."""
-        stamps, before = self._stamps(), len(self.running())
-        swapped = False
+    def _renew(self) -> dict[str, Mapping[str, Model]]:
+        """Follow the pointers to champions; where that was done, by name, the versions that were loaded before."""
+        stamps, changed = self._stamps(), dict[str, Mapping[str, Model]]()
         for name in self._entries.keys() - stamps.keys():
             logger.info("%s: its pointer is gone, no longer served", name)
+            if contest := self._entries[name].contest:
+                contest.over = True
             self._entries = {key: entry for key, entry in self._entries.items() if key != name}
         for name, stamp in sorted(stamps.items()):
             old = self._entries.get(name)
             if old is None or old.stamp != stamp or (old.problem and self._clock() >= old.again):
-                self._entries = {**self._entries, name: self._follow(name, stamp, old)}
-                swapped |= old is not None and old.model is not self._entries[name].model
-        return swapped or len(self.running()) < before
+                new = self._follow(name, stamp, old)
+                if old and new.model is old.model:
+                    new = replace(new, contest=old.contest, challenger_problem=old.challenger_problem)
+                elif old and old.contest:
+                    old.contest.over = True
+                self._entries = {**self._entries, name: new}
+                changed[name] = old.models if old else {}
+        if not self.loaded:
+            # What is there now stays: to look through it for garbage at each swap would hold up all requests for 10 ms.
+            gc.freeze()
+        # No champion waits for a challenger.
+        self.loaded = True
+        return changed
+
+    def _renew_challengers(self, changed: Mapping[str, Mapping[str, Model]]) -> None:
+        now = self._clock()
+        for name, entry in self._entries.items():
+            if name in changed or (entry.challenger_problem and now >= entry.challenger_again):
+                new = self._challengers.follow(name, entry, changed.get(name, {}), now)
+                self._entries = {**self._entries, name: new}
 
     def _stamps(self) -> dict[str, Stamp]:
         try:
@@ -118,7 +120,8 @@ class Models(Mapping[str, Entry]):
             version = self._version(name)
             if old and old.version == version:
                 return Entry(stamp, old)
-            model = Model.load(self.served / name / version, name, version, self.workers)
+            known = before.models.get(version) if before else None
+            model = known or Model.load(self.served / name / version, name, version, self.workers)
         except LoadError as error:
             return self._failed(name, stamp, before, error)
         self.workers.metrics.of(name).reloads["loaded"] += 1
@@ -133,8 +136,19 @@ class Models(Mapping[str, Entry]):
             kept = f"; version {old.version} goes on" if old else ""
             logger.error("%s: %s%s (%s)", name, error.what, kept, error.__cause__ or "look at its folder")
         self.workers.metrics.of(name).reloads["failed"] += 1
-        pause = min(2.0 ** min(failures, 6), _LONGEST_PAUSE)
-        return Entry(stamp, old, error.what, failures + 1, self._clock() + pause)
+        return Entry(stamp, old, error.what, failures + 1, self._clock() + pause_after(failures))
+
+    def _versions(self) -> set[tuple[str, str]]:
+        """All that are loaded."""
+        return {(name, version) for name, entry in self._entries.items() for version in entry.models}
+
+    def _busy(self) -> bool:
+        """Whether any model is asked right now."""
+        return any(model.batcher.busy for entry in self._entries.values() for model in entry.models.values())
+
+    def _work(self) -> float:
+        """Rows that were computed for clients so far."""
+        return sum(metrics.batches.total for metrics in list(self.workers.metrics.models.values()))
 
     def _version(self, name: str) -> str:
         """The version that a pointer names. Raises LoadError."""

@@ -98,7 +98,7 @@ class OpenInference:
     async def infer(self, call: Call) -> Answer:
         """Inference."""
         start = time.perf_counter()
-        model = find_model(self.inference.models, call)
+        model = find_model(self.inference.models, call, tensors=True)
         values, binary = read_object_and_bytes(call, self.inference.settings.max_body_bytes)
         identity = values.get("id")
         if identity is not None and type(identity) is not str:

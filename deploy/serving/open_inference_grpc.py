@@ -87,7 +87,7 @@ class OpenInferenceGrpc:
         start = time.perf_counter()
         request = _read(pb.ModelInferRequest, call)
         _name(call, request.model_name, request.model_version)
-        model = find_model(self.inference.models, call)
+        model = find_model(self.inference.models, call, tensors=True)
         wanted = list(by_name("outputs", _outputs(request)))
         seconds = read_timeout(_value(request.parameters, "timeout"))
         work = await self.inference.run(call, model, _inputs(request), wanted, seconds)

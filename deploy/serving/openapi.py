@@ -1,11 +1,11 @@
 """The OpenAPI 3.1 document of a running server: its routes, and what each loaded model takes."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from deploy.serving.instances import example_instance, instance_schema
-from deploy.serving.model import Model
+from deploy.serving.model import VERSION, Model
 from deploy.serving.request_ids import PATTERN
 from deploy.serving.routes import OCTETS, Operation
 from deploy.serving.schemas import (
@@ -57,13 +57,26 @@ _REQUEST_ID_PARAMETER: Final = {
     "schema": {"type": "string", "pattern": PATTERN},
 }
 
+_STICKY: Final = "X-Sticky-Key"
+_STICKY_PARAMETER: Final = {
+    "name": _STICKY,
+    "in": "header",
+    "description": "Requests with the same value, as a user's number, are answered by the same version where a challenger answers a share.",
+    "schema": {"type": "string"},
+}
 
-def openapi_document(operations: Sequence[Operation], models: Sequence[Model], version: str, settings: Settings) -> dict[str, Any]:
-    """The document. `x-models` lists the loaded models with labels, version and an example, for the page at `/`."""
+
+def openapi_document(
+    operations: Sequence[Operation], models: Sequence[Model], versions: Sequence[str], version: str, settings: Settings
+) -> dict[str, Any]:
+    """The document, of a server of that version; `versions` are those of models. `x-models` lists the loaded models with labels, version
+    and an example, for the page at `/`.
+    """
     names = [model.name for model in models]
+    values = {"name": sorted(names), "version": sorted(set(versions))}
     paths: dict[str, Any] = {}
     for operation in sorted(operations, key=lambda operation: operation.path):
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation, models, settings)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation, models, values, settings)
     return {
         "openapi": "3.1.0",
         "info": {"title": "maasflow", "version": version, "description": f"Models served: {', '.join(names) or 'none yet'}."},
@@ -72,13 +85,13 @@ def openapi_document(operations: Sequence[Operation], models: Sequence[Model], v
         "components": {
             "schemas": {**SCHEMAS, **_model_schemas(models, settings)},
             "headers": {"RequestId": {"description": "The client's own if it sent one, else a new one.", "schema": {"type": "string"}}},
-            "parameters": {"RequestId": _REQUEST_ID_PARAMETER},
+            "parameters": {"RequestId": _REQUEST_ID_PARAMETER, "StickyKey": _STICKY_PARAMETER},
         },
         "x-models": [_model_summary(model, settings) for model in models],
     }
 
 
-def _described(operation: Operation, models: Sequence[Model], settings: Settings) -> dict[str, Any]:
+def _described(operation: Operation, models: Sequence[Model], values: Mapping[str, Sequence[str]], settings: Settings) -> dict[str, Any]:
     content: dict[str, Any] = {operation.reply: {}} if "/" in operation.reply else {_JSON: {"schema": schema_ref(operation.reply)}}
     if operation.binary:
         content[OCTETS] = _TENSORS_IN_BYTES
@@ -89,16 +102,19 @@ def _described(operation: Operation, models: Sequence[Model], settings: Settings
         replies[str(status)] = {"description": _REFUSALS[status], "content": {_JSON: {"schema": schema_ref("Error")}}}
     for reply in replies.values():
         reply["headers"] = {_REQUEST_ID: {"$ref": "#/components/headers/RequestId"}}
+    if operation.reply in ("InvocationReply", "CompletionReply"):
+        replies["200"]["headers"][VERSION] = {"description": "The version that answered.", "required": False, "schema": {"type": "string"}}
     described: dict[str, Any] = {
         "operationId": re.sub(r"\W+", "_", f"{operation.method.lower()}{operation.path}").strip("_"),
         "summary": operation.summary,
         "parameters": [
-            *(_parameter(name, models) for name in re.findall(r"{(\w+)}", operation.path)),
+            *(_parameter(name, values[name]) for name in re.findall(r"{(\w+)}", operation.path)),
             {"$ref": "#/components/parameters/RequestId"},
         ],
         "responses": replies,
     }
     if operation.request:
+        described["parameters"].append({"$ref": "#/components/parameters/StickyKey"})
         body: dict[str, Any] = {"schema": schema_ref(operation.request)}
         examples = _examples(operation.request, models, settings)
         uploads = {kind: {"schema": UPLOADS[kind]} for kind in operation.uploads}
@@ -116,8 +132,7 @@ def _event(data: str) -> dict[str, Any]:
     return {"type": "object", "properties": {"data": {"anyOf": [{"const": "[DONE]"}, value]}}, "required": ["data"]}
 
 
-def _parameter(name: str, models: Sequence[Model]) -> dict[str, Any]:
-    values = sorted({model.name if name == "name" else model.version for model in models})
+def _parameter(name: str, values: Sequence[str]) -> dict[str, Any]:
     schema = {"type": "string"} | ({"enum": values} if values else {})
     return {"name": name, "in": "path", "required": True, "schema": schema}
 

@@ -7,9 +7,10 @@ from typing import Any
 from deploy.serving.body import JSON, media_type, read_object
 from deploy.serving.calls import Answer, Call, Refusal
 from deploy.serving.deadline import deadline_of
+from deploy.serving.entry import Entry
 from deploy.serving.lookup import find_model
 from deploy.serving.model import Model
-from deploy.serving.models import Entry, Models
+from deploy.serving.models import Models
 from deploy.serving.multipart import FORM
 from deploy.serving.routes import Operation
 from deploy.serving.settings import Settings
@@ -110,4 +111,21 @@ def _described(name: str, entry: Entry) -> dict[str, Any]:
             "description": manifest.description,
             "labels": manifest.labels,
         }
+    if entry.contest or entry.challenger_problem:
+        values["challenger"] = _challenger(entry)
     return values | ({"problem": entry.problem} if entry.problem else {})
+
+
+def _challenger(entry: Entry) -> dict[str, Any]:
+    """How it did beside the champion since this process has both; or why it gets nothing."""
+    if entry.contest is None:
+        return {"problem": entry.challenger_problem}
+    record = entry.contest.record
+    return {
+        "version": record.challenger.version,
+        "traffic": entry.contest.traffic.words,
+        "requests": record.challenger.requests,
+        "failures": record.challenger.failures,
+        "rows": record.counts["rows"],
+        "agreement": record.counts["agreed"] / record.counts["rows"] if record.counts["rows"] else None,
+    }

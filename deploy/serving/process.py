@@ -50,7 +50,7 @@ async def run(
     """
     gc.set_threshold(_YOUNG)
     sys.setswitchinterval(_TURN)
-    life, payloads = Life(settings), models.workers.payloads
+    life, payloads, comparisons = Life(settings), models.workers.payloads, models.workers.comparisons
     inference = Inference(models, life, settings)
     tracing = _tracing()
     application = Application(inference, guard, tracing, parent)
@@ -58,7 +58,7 @@ async def run(
     _heed_signals(life)
     connections.tick()
     grpc, places = await _speak_grpc(application, inference, listener) if settings.grpc_port is not None else (None, "")
-    ticks = [connections.tick, guard.refresh, *(part.tick for part in (grpc, payloads) if part)]
+    ticks = [connections.tick, guard.refresh, *(part.tick for part in (grpc, payloads, comparisons) if part)]
     server: asyncio.Server | Acceptor
     if parent:
         server, tell = Acceptor(listener, connections, tls), parent.tell_running
@@ -79,6 +79,8 @@ async def run(
     for task in beside:
         task.cancel()
     await asyncio.wait(beside)
+    await models.shadows.close()
+    await comparisons.close()
     if payloads:
         await payloads.close()
     if tracing:

@@ -7,6 +7,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from deploy.serving.calls import Answer, Call
+from deploy.serving.comparisons import Record
 from deploy.serving.models import Models
 from deploy.serving.parent import Parent, whole_tally
 from deploy.serving.routes import Operation
@@ -51,6 +52,7 @@ class Families(Collector):
         yield from self._requests()
         yield from self._work()
         yield from self._served()
+        yield from self._pairs()
         yield from self._workers()
 
     def _requests(self) -> Iterator[Metric]:
@@ -90,6 +92,29 @@ class Families(Collector):
         for served in sorted(self.tally.served):
             info.add_metric(served, 1)
         yield from (reloads, payloads, waiting, info)
+
+    def _pairs(self) -> Iterator[Metric]:
+        pair = ("model", "champion", "challenger")
+        share = GaugeMetricFamily("maasflow_challenger_share", "Of the requests, what the challenger gets", labels=(*pair, "traffic"))
+        for *names, part in sorted(self.tally.challengers):
+            share.add_metric(names, part)
+        requests = CounterMetricFamily("maasflow_pair_requests", "That each of the two answered", labels=(*pair, "version"))
+        failures = CounterMetricFamily("maasflow_pair_failures", "That each of the two failed on", labels=(*pair, "version"))
+        seconds = HistogramMetricFamily("maasflow_pair_seconds", "To compute what both computed", labels=(*pair, "version"))
+        rows = CounterMetricFamily("maasflow_pair_rows", "That both computed, by whether they agree", labels=(*pair, "agree"))
+        dropped = CounterMetricFamily("maasflow_pair_dropped", "Copies that were not run, for want of a pause", labels=pair)
+        for name, found in self.metrics.models.items():
+            for versions, counted in found.pairs.items():
+                record = Record(name, versions, counted)
+                both = (name, record.champion.version, record.challenger.version)
+                for side in (record.champion, record.challenger):
+                    requests.add_metric((*both, side.version), side.requests)
+                    failures.add_metric((*both, side.version), side.failures)
+                    seconds.add_metric((*both, side.version), side.seconds.buckets, side.seconds.total)
+                rows.add_metric((*both, "true"), record.counts["agreed"])
+                rows.add_metric((*both, "false"), record.counts["rows"] - record.counts["agreed"])
+                dropped.add_metric(both, record.counts["dropped"])
+        yield from (share, requests, failures, seconds, rows, dropped)
 
     def _workers(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("maasflow_workers", "Processes that answer", self.tally.workers)

@@ -82,6 +82,22 @@ _TRAFFIC: Final[dict[str, dict[str, Any]]] = {
     "rows_per_batch": {**_NUMBER_OR_NULL, "description": "How many rows were run together, on average."},
 }
 _TENSOR_METADATA: Final = _list(_object({"name": _TEXT, "datatype": _DATATYPE, "shape": _SHAPE}))
+_CHALLENGER: Final = {
+    "description": "The version that is tried beside it, and how it does since this process has both; or why it is not tried.",
+    "anyOf": [
+        _object(
+            {
+                "version": _TEXT,
+                "traffic": {"type": "string", "description": "What it gets of the requests, as in 'canary 10%'."},
+                "requests": {**_COUNT, "description": "That it answered."},
+                "failures": {**_COUNT, "description": "That it failed on."},
+                "rows": {**_COUNT, "description": "That both computed."},
+                "agreement": {"type": ["number", "null"], "description": "The share of these on which both give the same label."},
+            }
+        ),
+        _object({"problem": _TEXT}),
+    ],
+}
 
 SCHEMAS: Final[dict[str, Any]] = {
     "Document": {"type": "object", "description": "An OpenAPI 3.1 document."},
@@ -175,9 +191,10 @@ SCHEMAS: Final[dict[str, Any]] = {
                         "task": _TEXT,
                         "description": _TEXT,
                         "labels": _TEXTS,
+                        "challenger": _CHALLENGER,
                         "problem": {"type": "string", "description": "Why its newest version is not served."},
                     },
-                    *("version", "variant", "batch", "task", "description", "labels", "problem"),
+                    *("version", "variant", "batch", "task", "description", "labels", "challenger", "problem"),
                 )
             )
         }

@@ -49,6 +49,8 @@ class Settings:
     """The folder for what recipes' `serving.payloads` has the server keep; nothing is kept without."""
     payload_bytes: int = 2**30
     """Most bytes that are kept of one model; the oldest make room."""
+    comparisons: Path | None = None
+    """The folder for what is found out about champions and their challengers; without, it is told of while the server runs alone."""
     read: float = 30.0
     """In which a request must be sent whole, else it is answered 408."""
     keep_alive: float = 75.0

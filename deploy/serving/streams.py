@@ -1,7 +1,7 @@
 """Server-sent events."""
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import ExitStack, aclosing
 from typing import Any
 
@@ -18,10 +18,11 @@ def event(values: Any) -> bytes:
     return b"data: " + orjson.dumps(values) + b"\n\n"
 
 
-def event_stream(events: AsyncGenerator[bytes], held: ExitStack) -> Stream:
+def event_stream(events: AsyncGenerator[bytes], held: ExitStack, headers: Mapping[str, str] | None = None) -> Stream:
     """Events, each sent as it comes; `held` is let go of at their end, whichever it is."""
     # No proxy may keep or gather them.
-    return Stream(_told(events, held), "text/event-stream; charset=utf-8", {"cache-control": "no-store", "x-accel-buffering": "no"})
+    ours = {"cache-control": "no-store", "x-accel-buffering": "no"}
+    return Stream(_told(events, held), "text/event-stream; charset=utf-8", {**ours, **(headers or {})})
 
 
 async def _told(events: AsyncGenerator[bytes], held: ExitStack) -> AsyncGenerator[bytes]:

@@ -19,6 +19,8 @@ class Tally:
     """Rows, by model."""
     served: set[tuple[str, str, str, str]] = field(default_factory=set)
     """Model, version, variant and provider: for a moment two versions of a model, as each process follows the pointers by itself."""
+    challengers: set[tuple[str, str, str, str, float]] = field(default_factory=set)
+    """Model, champion, challenger, what kind of traffic it gets, and its share."""
     workers: int = 1
     """Processes that answer."""
     restarts: int = 0
@@ -28,18 +30,27 @@ class Tally:
     def of(cls, models: Models) -> Self:
         """Of this process alone. It goes on counting in the result."""
         tally = cls(metrics=models.workers.metrics)
-        for model in models.running():
-            tally.waiting[model.name] = model.batcher.waiting.rows
-            provider = runtime_of(model.predictor.session).provider
-            tally.served.add((model.name, model.version, model.predictor.variant.name, provider))
+        for name, entry in models.items():
+            for model in entry.models.values():
+                tally.waiting[name] += model.batcher.waiting.rows
+                provider = runtime_of(model.predictor.session).provider
+                tally.served.add((name, model.version, model.predictor.variant.name, provider))
+            if contest := entry.contest:
+                tally.challengers.add((name, *contest.models, contest.traffic.traffic, contest.traffic.share))  # type: ignore[arg-type]
         return tally
 
     def snapshot(self) -> dict[str, Any]:
         """What other processes add to theirs, as JSON can say it."""
-        return {"counted": self.metrics.snapshot(), "waiting": self.waiting, "served": sorted(self.served)}
+        return {
+            "counted": self.metrics.snapshot(),
+            "waiting": self.waiting,
+            "served": sorted(self.served),
+            "challengers": sorted(self.challengers),
+        }
 
     def add(self, snapshot: Mapping[str, Any]) -> None:
         """Of a process that died only what it counted remains."""
         self.metrics.add(snapshot["counted"])
         self.waiting.update(snapshot.get("waiting", {}))
         self.served.update(tuple(served) for served in snapshot.get("served", ()))
+        self.challengers.update(tuple(challenger) for challenger in snapshot.get("challengers", ()))

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 from deploy.serving.batcher import Batcher
+from deploy.serving.comparisons import Comparisons
 from deploy.serving.cost import Cost
 from deploy.serving.metrics import Metrics
 from deploy.serving.payloads import Payloads
@@ -20,6 +21,7 @@ class Workers:
         self.settings = settings
         self.metrics = metrics or Metrics()
         self.payloads = Payloads(settings.payloads, settings.payload_bytes, self.metrics) if settings.payloads else None
+        self.comparisons = Comparisons(settings.comparisons, self.metrics)
         self.cores = max(1, usable_cores() // settings.processes)
         self._threads = ThreadPoolExecutor(self.cores, thread_name_prefix="infer")
 

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 from tasks.core.config import Config
 from tasks.core.dataset import Task
 from tasks.core.machine import Device
+from tasks.core.traffic import Traffic
 
 ClassMetric = Literal["accuracy", "balanced_accuracy", "macro_f1", "log_loss", "calibration_error"]
 TextMetric = Literal["nats", "bits", "perplexity"]
@@ -204,6 +205,8 @@ class Serving(Config):
     golden: Annotated[int, Field(ge=0, le=64)] = 8
     """Rows of the test split that go into the bundle as they are, with each variant's answers, which a server asks for again before it
     serves a version. 0 where no row may be passed on; the check is then left out."""
+    challenger: Traffic = Traffic()
+    """What a release gets of the requests while it is challenger. It is written into the release's tag `traffic`, which decides."""
 
 
 class Search(Config):

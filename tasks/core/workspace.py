@@ -60,6 +60,11 @@ class Workspace:
         return self.state / "payloads"
 
     @property
+    def comparisons(self) -> Path:
+        """How challengers did beside their champions; see `tasks.core.comparison`."""
+        return self.state / "comparisons"
+
+    @property
     def mlruns(self) -> Path:
         return self.root / "mlruns"
 

@@ -1,6 +1,5 @@
 """Tiny real bundles, and a real server over them."""
 
-import json
 import os
 import signal
 import subprocess
@@ -19,7 +18,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tasks.core.bundle import Bundle, DatasetVersion, Lineage, Manifest, describe_variant
 from tasks.core.dataset import Column
+from tasks.core.served import PointedChallenger, pointer_text
 from tasks.core.stages import write_text
+from tasks.core.traffic import Traffic
 from tasks.core.transforms import CategoryColumn, ImageTransform, NumberColumn, TableTransform, TensorSpec, Transform
 from tests.texts import write_classifier, write_language_model
 
@@ -80,8 +81,10 @@ class Served:
         Bundle(folder, manifest).write()
         return folder
 
-    def point(self, name: str, version: str) -> None:
-        write_text(self.folder / name / "current.json", json.dumps({"version": version}))
+    def point(self, name: str, version: str, challenger: str | None = None, traffic: str = "none") -> None:
+        """`traffic` in words, as in `canary 10%`."""
+        beside = PointedChallenger(version=challenger, **Traffic.read(traffic).model_dump()) if challenger else None
+        write_text(self.folder / name / "current.json", pointer_text(version, beside))
 
     def serve(self, name: str, version: str, transform: Transform = TABLE, slope: float = 1.0) -> None:
         self.add(name, version, transform, slope)

@@ -1,7 +1,9 @@
 """Following pointers: what is loaded, kept and dropped."""
 
 import asyncio
+import gc
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -200,3 +202,87 @@ def test_much_work_runs_beside_the_event_loop_and_agrees(served: Served) -> None
 
     many, one = asyncio.run(both())
     assert many[0] == pytest.approx(one[0])
+
+
+def both(served: Served, traffic: str) -> Models:
+    served.add("people", "3")
+    served.add("people", "4", slope=-1.0)
+    served.point("people", "3", "4", traffic)
+    models = models_of(served)
+    models.refresh()
+    return models
+
+
+def test_another_share_loads_nothing(served: Served) -> None:
+    models = both(served, "canary 10%")
+    before = dict(models["people"].models)
+    served.point("people", "3", "4", "canary 50%")
+    models.refresh()
+    contest = models["people"].contest
+    assert contest
+    assert contest.traffic.share == 0.5
+    assert all(models["people"].models[version] is model for version, model in before.items())
+
+
+def test_a_challenger_that_is_promoted_is_not_loaded_again(served: Served) -> None:
+    models = both(served, "canary 10%")
+    promoted = models["people"].models["4"]
+    served.point("people", "4")
+    models.refresh()
+    assert models["people"].model is promoted
+    assert models["people"].contest is None
+
+
+def test_the_two_change_places_without_being_loaded_again(served: Served) -> None:
+    models = both(served, "shadow")
+    champion, challenger = models["people"].models.values()
+    served.point("people", "4", "3", "shadow")
+    models.refresh()
+    assert models["people"].model is challenger
+    assert models["people"].models["3"] is champion
+
+
+def test_a_challenger_that_is_one_no_more_is_let_go_of(served: Served) -> None:
+    models = both(served, "shadow")
+    gone = weakref.ref(models["people"].models["4"].predictor)
+    # No cycle among what is there now is ever found, as in a server that has loaded its models.
+    gc.freeze()
+    served.point("people", "3")
+    models.refresh()
+    gc.unfreeze()
+    assert gone() is None
+    assert versions(models) == {"people": "3"}
+
+
+def test_a_contest_is_of_the_same_record_as_before(served: Served) -> None:
+    models = both(served, "shadow")
+    contest = models["people"].contest
+    served.point("people", "3")
+    models.refresh()
+    served.point("people", "3", "4", "canary 1%")
+    models.refresh()
+    again = models["people"].contest
+    assert contest
+    assert again
+    assert again.record is contest.record
+    assert (contest.over, again.over) == (True, False)
+
+
+def test_a_challenger_that_cannot_be_loaded_is_tried_again_after_ever_longer_pauses(served: Served) -> None:
+    clock = [0.0]
+    models = Models(served.folder, Workers(Settings()), lambda: clock[0])
+    served.serve("people", "3")
+    folder = served.add("people", "4")
+    content = (folder / "bundle.json").read_text()
+    (folder / "bundle.json").write_text("{")
+    served.point("people", "3", "4", "shadow")
+    tried = models.workers.metrics.of("people").reloads
+    for moment, times in ((0.0, 1), (0.9, 1), (1.0, 2), (2.9, 2), (3.0, 3)):
+        clock[0] = moment
+        models.refresh()
+        assert tried["challenger failed"] == times
+    (folder / "bundle.json").write_text(content)
+    clock[0] = 7.0
+    models.refresh()
+    assert (list(models["people"].models), models["people"].challenger_problem) == (["3", "4"], "")
+    assert tried["loaded"] == 1
