@@ -174,6 +174,20 @@ def promote(name: str, version: str, unmeasured: bool) -> None:
 
 
 @cli.command()
+@click.argument("name")
+@click.argument("kind", type=click.Choice(["none", "shadow", "canary"]))
+@click.argument("share", required=False, metavar="[SHARE]")
+def traffic(name: str, kind: str, share: str | None) -> None:
+    """Say what the challenger of model NAME gets of the requests: none, a shadow copy of SHARE of them, or as a canary SHARE to answer.
+
+    SHARE is a percentage, as in 10%. It is written into the tag `traffic` of the challenger's version; servers follow it.
+    """
+    from flows.release import direct_traffic
+
+    click.echo(direct_traffic(name, f"{kind} {share}" if share else kind))
+
+
+@cli.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=".")
 def init(folder: Path) -> None:
     """Make FOLDER a workspace: DVC's files, data/ with the datasets of the shipped recipes, docs/schema/ for editors."""

@@ -2,15 +2,23 @@
 
 import shutil
 from datetime import UTC, datetime
+from typing import Final
 
-from tasks.core.errors import GateError
+from tasks.core.errors import GateError, RegistryError
 from tasks.core.imports import quick_imports
 from tasks.core.predictor import this_place
+from tasks.core.traffic import Kind, Traffic
 from tasks.core.workspace import Workspace
 from tasks.deploy import deploy
 from tasks.places import FAILED, is_measured, tag_of
 from tasks.promote import promote
-from tasks.tracking import KEY, Release, Tracking
+from tasks.tracking import CHALLENGER, CHAMPION, KEY, TRAFFIC, Release, Tracking
+
+_DONE: Final[dict[Kind, str]] = {
+    "none": "gets none of the requests, version {champion} answers all",
+    "shadow": "is asked in pauses what it would have answered to {share} of the requests, version {champion} answers all",
+    "canary": "answers {share} of the requests, version {champion} the others and what it fails on",
+}
 
 
 def promote_version(name: str, version: str, *, unmeasured: bool = False) -> str:
@@ -28,6 +36,24 @@ def promote_version(name: str, version: str, *, unmeasured: bool = False) -> str
     deploy(tracking, workspace.served)
     done = f"{name} version {version} is champion, after {f'version {result.previous}' if result.previous else 'none'}"
     return f"{done}\n{told}" if told else done
+
+
+def direct_traffic(name: str, words: str) -> str:
+    """Have the challenger of a model get this of the requests, as in `canary 10%`; what will happen, in a line.
+
+    Raises ConfigError for words that say no traffic, RegistryError where the model has no challenger.
+    """
+    workspace = Workspace.current()
+    traffic = Traffic.read(words)
+    tracking = Tracking.of(workspace)
+    challenger, champion = tracking.aliased(name, CHALLENGER), tracking.aliased(name, CHAMPION)
+    if challenger is None:
+        raise RegistryError(f"the model '{name}' has no challenger", "register one: maasflow run RECIPE, or set the alias: maasflow ui")
+    tracking.tag(name, challenger.version, {TRAFFIC: traffic.words})
+    deploy(tracking, workspace.served)
+    if champion is None:
+        return f"{name} version {challenger.version} is to get {traffic.words}, once the model has a champion"
+    return f"{name} version {challenger.version} {_DONE[traffic.traffic].format(share=f'{traffic.share * 100:.6g}%', champion=champion.version)}"
 
 
 def hold_here(workspace: Workspace, tracking: Tracking, release: Release, *, unmeasured: bool = False) -> str:

@@ -1,10 +1,9 @@
-"""Deploy: bring the folder that the server reads in line with the registry's champions.
+"""Deploy: bring the folder that the server reads in line with the registry's champions, and the challengers that get traffic.
 
 Level-triggered: it compares what is with what should be, so it does not matter who moved an alias, or how often it runs.
 """
 
 import argparse
-import json
 import logging
 import shutil
 import signal
@@ -20,16 +19,14 @@ from filelock import FileLock
 from tasks.core.bundle import Bundle
 from tasks.core.command import report
 from tasks.core.config import Config
-from tasks.core.errors import BundleError, MaasflowError, RegistryError, explain
+from tasks.core.errors import BundleError, ConfigError, MaasflowError, RegistryError, explain
 from tasks.core.predictor import this_place
-from tasks.core.served import POINTER, pointed_at
+from tasks.core.served import POINTER, PointedChallenger, challenger_at, pointed_at, pointer_text
 from tasks.core.stages import replace_folder, write_text
+from tasks.core.traffic import Traffic
 from tasks.core.workspace import Workspace
 from tasks.places import is_measured
-from tasks.tracking import KEY, Tracking
-
-_KEPT = 2
-"""Versions of a model that stay on disk: the served one, and the one before it, for a rollback without a download."""
+from tasks.tracking import CHALLENGER, CHAMPION, KEY, TRAFFIC, Tracking
 
 _log = logging.getLogger("maasflow.deploy")
 
@@ -39,13 +36,15 @@ _SECONDS_OF_REST = 60.0
 
 
 class DeployResult(Config):
-    """The champions, which version of each is served, which changed, and why any could not be brought here."""
+    """The champions, which version of each is served, which changed, and why any could not be brought here; the same of challengers."""
 
     wanted: dict[str, str]
 
     served: dict[str, str]
     changed: tuple[str, ...]
     failed: dict[str, str]
+    challengers: dict[str, str]
+    failed_challengers: dict[str, str]
 
 
 def deploy(tracking: Tracking, served: Path, resting: Collection[tuple[str, str]] = ()) -> DeployResult:
@@ -53,7 +52,9 @@ def deploy(tracking: Tracking, served: Path, resting: Collection[tuple[str, str]
 
     A (name, version) that is `resting` is passed over. Raises RegistryError where the registry cannot be asked.
     """
-    champions = tracking.champions()
+    aliases = tracking.aliases()
+    champions = {name: found[CHAMPION] for name, found in aliases.items() if CHAMPION in found}
+    challengers = {name: found[CHALLENGER] for name, found in aliases.items() if CHALLENGER in found}
     changed, failed = [], {}
     served.mkdir(parents=True, exist_ok=True)
     with FileLock(served / ".lock"):
@@ -61,7 +62,7 @@ def deploy(tracking: Tracking, served: Path, resting: Collection[tuple[str, str]
             if pointed_at(served / name) == version or (name, version) in resting:
                 continue
             try:
-                _bring(tracking, name, version, served / name)
+                _bring(tracking, name, version, served / name, challengers.get(name))
                 changed.append(name)
             except (MaasflowError, OSError) as error:
                 known = explain(error)
@@ -71,8 +72,20 @@ def deploy(tracking: Tracking, served: Path, resting: Collection[tuple[str, str]
             if folder.is_dir() and folder.name not in champions and (folder / POINTER).exists():
                 (folder / POINTER).unlink()
                 changed.append(folder.name)
-    here = {name: current for name in champions if (current := pointed_at(served / name))}
-    return DeployResult(wanted=champions, served=here, changed=tuple(changed), failed=failed)
+        here = {name: current for name in champions if (current := pointed_at(served / name))}
+        # After all champions, which wait for no challenger's download.
+        beside = _Challengers(tracking, served, resting)
+        for name, champion in here.items():
+            if beside.follow(name, champion, challengers.get(name)) and name not in changed:
+                changed.append(name)
+    return DeployResult(
+        wanted=champions,
+        served=here,
+        changed=tuple(changed),
+        failed=failed,
+        challengers=challengers,
+        failed_challengers=beside.failed,
+    )
 
 
 def follow(tracking: Tracking, served: Path, stop: threading.Event, seconds: float = 2.0) -> None:
@@ -83,7 +96,9 @@ def follow(tracking: Tracking, served: Path, stop: threading.Event, seconds: flo
         resting = {version: until for version, until in resting.items() if until > time.monotonic()}
         try:
             found = deploy(tracking, served, resting)
-            resting |= {(name, found.wanted[name]): time.monotonic() + _SECONDS_OF_REST for name in found.failed}
+            tired = [(name, found.wanted[name]) for name in found.failed]
+            tired += [(name, found.challengers[name]) for name in found.failed_challengers]
+            resting |= dict.fromkeys(tired, time.monotonic() + _SECONDS_OF_REST)
             told = ""
         except Exception as error:  # noqa: BLE001 - whatever it was, the server goes on with what it has, and the next look may do better
             text = str(explain(error) or f"{type(error).__name__}: {error}")
@@ -93,16 +108,77 @@ def follow(tracking: Tracking, served: Path, stop: threading.Event, seconds: flo
         stop.wait(seconds)
 
 
-def _bring(tracking: Tracking, name: str, version: str, model: Path) -> None:
+def _bring(tracking: Tracking, name: str, version: str, model: Path, challenger: str | None) -> None:
     target = model / version
     if not _is_whole(target):
         fetch(tracking, name, version, target)
-    previous = pointed_at(model)
-    write_text(model / POINTER, json.dumps({"version": version}))
-    _prune(model, [version, *([previous] if previous else [])])
+    previous, beside = pointed_at(model), _pointed_challenger(model)
+    if beside and (beside.version != challenger or challenger == version):
+        beside = None
+    write_text(model / POINTER, pointer_text(version, beside))
+    _prune(model, {version, previous, challenger})
     with suppress(RegistryError):
         # Served all the same: whoever moved the alias in MLflow's page was not asked, and the registry is to be followed.
         _remark_on_figures(tracking, name, version, target)
+
+
+class _Challengers:
+    """Puts into the pointers which challengers get which part of the requests, as the tags of their versions say."""
+
+    def __init__(self, tracking: Tracking, served: Path, resting: Collection[tuple[str, str]]) -> None:
+        self.tracking = tracking
+        self.served = served
+        self.resting = resting
+        self.failed: dict[str, str] = {}
+
+    def follow(self, name: str, champion: str, version: str | None) -> bool:
+        """Whether the pointer was changed. Whatever fails leaves the champion as it is, and is told of in the pointer."""
+        model = self.served / name
+        old = _pointed_challenger(model)
+        new = self._wanted(name, version, old) if version and version != champion else None
+        if new == old:
+            return False
+        if new and new.problem:
+            _log.warning("%s version %s gets none of the requests: %s", name, new.version, self.failed.get(name, new.problem))
+        try:
+            write_text(model / POINTER, pointer_text(champion, new))
+        except OSError as error:
+            self.failed[name] = f"its pointer cannot be written: {error}"
+            return False
+        if old and old.version not in (champion, version):
+            shutil.rmtree(model / old.version, ignore_errors=True)
+        return True
+
+    def _wanted(self, name: str, version: str, old: PointedChallenger | None) -> PointedChallenger | None:
+        """What the pointer is to say of a challenger, which is here then."""
+        try:
+            traffic = Traffic.read(self.tracking.version(name, version).tags.get(TRAFFIC, "none"))
+            if traffic.traffic != "none" and not (old and old.version == version and not old.problem):
+                if (name, version) in self.resting:
+                    return old
+                self._bring(name, version)
+        except ConfigError as error:
+            return PointedChallenger(version=version, problem=f"its tag '{TRAFFIC}': {error.what}")
+        except (MaasflowError, OSError) as error:
+            known = explain(error)
+            self.failed[name] = known.what if known else str(error)
+            # A registry that is gone in the middle of it says nothing of what is here.
+            here = old and old.version == version
+            return old if here else PointedChallenger(version=version, problem="it could not be brought here")
+        return None if traffic.traffic == "none" else PointedChallenger(version=version, traffic=traffic.traffic, share=traffic.share)
+
+    def _bring(self, name: str, version: str) -> None:
+        target = self.served / name / version
+        if not _is_whole(target):
+            fetch(self.tracking, name, version, target)
+
+
+def _pointed_challenger(model: Path) -> PointedChallenger | None:
+    """The challenger that the model's pointer names; None also where it cannot be read, as it is written anew then."""
+    try:
+        return challenger_at(model)
+    except ConfigError:
+        return None
 
 
 def _remark_on_figures(tracking: Tracking, name: str, version: str, folder: Path) -> None:
@@ -139,9 +215,10 @@ def fetch(tracking: Tracking, name: str, version: str, target: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _prune(model: Path, recent: list[str]) -> None:
+def _prune(model: Path, kept: Collection[str | None]) -> None:
+    """Remove all versions but the served one, the one before it, for a rollback without a download, and the challenger."""
     for folder in model.iterdir():
-        if folder.is_dir() and folder.name not in recent[:_KEPT]:
+        if folder.is_dir() and folder.name not in kept:
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -13,7 +13,7 @@ from tasks.core.signature import sign_if_configured
 from tasks.core.stages import StageResult, library_versions, link_file
 from tasks.export import BUNDLE
 from tasks.gate import GateResult
-from tasks.tracking import BUNDLE_PATH, CHALLENGER, TRAINED_PATH, Run
+from tasks.tracking import BUNDLE_PATH, CHALLENGER, TRAFFIC, TRAINED_PATH, Run
 from tasks.training.loop import WEIGHTS
 
 _LONGEST = 5000
@@ -76,6 +76,7 @@ def register(
             "gates": ", ".join(f"{verdict.gate} ok" for verdict in gates.verdicts) or "none",
             "compared_with": f"version {gates.champion}" if gates.champion else "no champion",
             "approval": recipe.release.approval,
+            TRAFFIC: recipe.serving.challenger.words,
         }
         if parent:
             tags["parent"] = parent

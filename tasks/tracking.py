@@ -34,6 +34,8 @@ from tasks.core.workspace import Workspace
 CHAMPION, CHALLENGER = "champion", "challenger"
 KEY = "maasflow.key"
 """The tag that holds the digest of everything that a run or a version was made from."""
+TRAFFIC = "traffic"
+"""The tag with what a version gets of the requests while it is challenger, in the words of `tasks.core.traffic`."""
 BUNDLE_PATH, TRAINED_PATH = "bundle", "trained"
 PARENT = "mlflow.parentRunId"
 """MLflow's tag that puts a run below another."""
@@ -141,12 +143,16 @@ class Tracking:
 
     def champions(self) -> dict[str, str]:
         """Version by model name, for every model that has a champion: one call for all."""
+        return {name: found[CHAMPION] for name, found in self.aliases().items() if CHAMPION in found}
+
+    def aliases(self) -> dict[str, dict[str, str]]:
+        """Version by alias, by model name: one call for all."""
         with self.reachable():
-            found: dict[str, str] = {}
+            found: dict[str, dict[str, str]] = {}
             token = None
             while True:
                 page = self.client.search_registered_models(max_results=500, page_token=token)
-                found.update({model.name: str(model.aliases[CHAMPION]) for model in page if CHAMPION in model.aliases})
+                found.update({model.name: {alias: str(version) for alias, version in model.aliases.items()} for model in page})
                 token = page.token
                 if not token:
                     return found

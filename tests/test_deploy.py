@@ -22,9 +22,9 @@ from tasks.core.predictor import this_place
 from tasks.core.served import POINTER, pointed_at
 from tasks.deploy import deploy, follow
 from tasks.places import PASSED, tag_of
-from tasks.tracking import CHAMPION, Tracking
+from tasks.tracking import CHALLENGER, CHAMPION, TRAFFIC, Release, Tracking
 from tests.conftest import REPOSITORY
-from tests.releases import add_champion, as_from_elsewhere, flip_a_byte, stored
+from tests.releases import add_champion, add_release, as_from_elsewhere, flip_a_byte, stored
 from tests.tiny import Stages
 
 
@@ -299,16 +299,16 @@ def test_the_follower_tells_of_a_failure_once_and_outlives_it(
     caplog.set_level(logging.WARNING, "maasflow.deploy")
     add_champion(tracking, stages)
     looks = 0
-    whole = Tracking.champions
+    whole = Tracking.aliases
 
-    def away(self: Tracking) -> dict[str, str]:
+    def away(self: Tracking) -> dict[str, dict[str, str]]:
         nonlocal looks
         looks += 1
         if looks <= 5:
             raise RuntimeError("the store is away")
         return whole(self)
 
-    monkeypatch.setattr(Tracking, "champions", away)
+    monkeypatch.setattr(Tracking, "aliases", away)
     with following(tracking, served):
         soon(lambda: pointed_at(served / "points") == "1")
     assert caplog.messages == ["RuntimeError: the store is away"]
@@ -319,9 +319,9 @@ def test_the_follower_lets_a_broken_version_rest(
 ) -> None:
     make_broken("a flipped byte", tracking, stages, "points")
     looks, fetches = threading.Semaphore(0), list[str]()
-    look, fetch = Tracking.champions, Tracking.fetch_bundle
+    look, fetch = Tracking.aliases, Tracking.fetch_bundle
 
-    def counted(self: Tracking) -> dict[str, str]:
+    def counted(self: Tracking) -> dict[str, dict[str, str]]:
         looks.release()
         return look(self)
 
@@ -329,7 +329,7 @@ def test_the_follower_lets_a_broken_version_rest(
         fetches.append(version)
         return fetch(self, name, version, folder)
 
-    monkeypatch.setattr(Tracking, "champions", counted)
+    monkeypatch.setattr(Tracking, "aliases", counted)
     monkeypatch.setattr(Tracking, "fetch_bundle", noted)
     with following(tracking, served):
         for _ in range(5):
@@ -358,3 +358,132 @@ def test_an_alias_that_is_moved_by_mlflows_own_page_is_followed(
         assert follower.stdin
         follower.stdin.close()
         assert follower.wait(30) == 0
+
+
+def add_challenger(tracking: Tracking, stages: Stages, traffic: str | None = None, key: str = "challenger") -> Release:
+    release = add_release(tracking, stages, key=key)
+    tracking.set_alias("points", CHALLENGER, release.version)
+    if traffic is not None:
+        tracking.tag("points", release.version, {TRAFFIC: traffic})
+    return release
+
+
+def pointer(served: Path) -> Any:
+    return json.loads((served / "points" / POINTER).read_text())
+
+
+def test_a_challenger_gets_what_its_tag_says(tracking: Tracking, stages: Stages, served: Path) -> None:
+    add_champion(tracking, stages)
+    add_challenger(tracking, stages)
+    deploy(tracking, served)
+    assert (pointer(served), versions(served / "points")) == ({"version": "1"}, ["1"])
+    tracking.tag("points", "2", {TRAFFIC: "Canary 10%"})
+    assert deploy(tracking, served).changed == ("points",)
+    assert pointer(served) == {"version": "1", "challenger": {"version": "2", "traffic": "canary", "share": 0.1}}
+    Bundle.open(served / "points" / "2")
+    assert deploy(tracking, served).changed == ()
+    tracking.tag("points", "2", {TRAFFIC: "shadow"})
+    deploy(tracking, served)
+    assert pointer(served)["challenger"] == {"version": "2", "traffic": "shadow", "share": 1.0}
+    tracking.tag("points", "2", {TRAFFIC: "none"})
+    assert deploy(tracking, served).changed == ("points",)
+    assert pointer(served) == {"version": "1"}
+
+
+def test_a_challenger_that_gets_another_share_is_not_fetched_again(
+    tracking: Tracking, stages: Stages, served: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_champion(tracking, stages)
+    add_challenger(tracking, stages, "canary 1%")
+    deploy(tracking, served)
+    for owner, name in ((Tracking, "fetch_bundle"), (module, "_is_whole")):
+        monkeypatch.setattr(owner, name, lambda *_: pytest.fail("it was looked at again"))
+    tracking.tag("points", "2", {TRAFFIC: "canary 50%"})
+    deploy(tracking, served)
+    assert pointer(served)["challenger"]["share"] == 0.5
+
+
+def test_a_challenger_that_is_promoted_is_the_pointer_s_version_alone(tracking: Tracking, stages: Stages, served: Path) -> None:
+    add_champion(tracking, stages)
+    add_challenger(tracking, stages, "canary 10%")
+    deploy(tracking, served)
+    tracking.set_alias("points", CHAMPION, "2")
+    deploy(tracking, served)
+    assert (pointer(served), versions(served / "points")) == ({"version": "2"}, ["1", "2"])
+    tracking.drop_alias("points", CHALLENGER)
+    assert deploy(tracking, served).changed == ()
+
+
+def test_a_challenger_stays_beside_another_champion(tracking: Tracking, stages: Stages, served: Path) -> None:
+    add_champion(tracking, stages)
+    add_challenger(tracking, stages, "shadow")
+    deploy(tracking, served)
+    add_champion(tracking, stages, key="other")
+    deploy(tracking, served)
+    assert (pointer(served)["version"], pointer(served)["challenger"]["version"]) == ("3", "2")
+    assert versions(served / "points") == ["1", "2", "3"]
+
+
+def test_a_challenger_that_is_one_no_more_is_removed(tracking: Tracking, stages: Stages, served: Path) -> None:
+    add_champion(tracking, stages)
+    add_challenger(tracking, stages, "shadow")
+    deploy(tracking, served)
+    add_challenger(tracking, stages, "shadow", "next")
+    deploy(tracking, served)
+    assert (pointer(served)["challenger"]["version"], versions(served / "points")) == ("3", ["1", "3"])
+    tracking.drop_alias("points", CHALLENGER)
+    deploy(tracking, served)
+    assert (pointer(served), versions(served / "points")) == ({"version": "1"}, ["1"])
+
+
+def test_a_tag_that_says_no_traffic_is_told_of_once_and_gives_none(
+    tracking: Tracking, stages: Stages, served: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_champion(tracking, stages)
+    add_challenger(tracking, stages, "canary a lot")
+    for _ in range(2):
+        found = deploy(tracking, served)
+    assert (found.served, pointer(served)["version"]) == ({"points": "1"}, "1")
+    problem = pointer(served)["challenger"]["problem"]
+    assert problem.startswith("its tag 'traffic': 'canary a lot' says no traffic: expected none, shadow 100% or canary 10%")
+    assert caplog.messages == [f"points version 2 gets none of the requests: {problem}"]
+    assert versions(served / "points") == ["1"]
+    tracking.tag("points", "2", {TRAFFIC: "canary 5%"})
+    deploy(tracking, served)
+    assert pointer(served)["challenger"] == {"version": "2", "traffic": "canary", "share": 0.05}
+
+
+def test_a_challenger_that_is_broken_leaves_the_champion_alone(
+    tracking: Tracking, stages: Stages, served: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_champion(tracking, stages)
+    release = add_challenger(tracking, stages, "canary 10%")
+    flip_a_byte(stored(tracking, release))
+    found = deploy(tracking, served)
+    assert (found.served, found.failed, list(found.failed_challengers)) == ({"points": "1"}, {}, ["points"])
+    assert pointer(served)["challenger"]["problem"] == "it could not be brought here"
+    assert "differs from its digest" in caplog.text
+    assert versions(served / "points") == ["1"]
+    caplog.clear()
+    assert deploy(tracking, served, {("points", "2")}).failed_challengers == {}
+    assert caplog.messages == []
+    shutil.rmtree(stored(tracking, release))
+    shutil.copytree(stages.folder("compressed") / "bundle", stored(tracking, release))
+    deploy(tracking, served)
+    assert pointer(served)["challenger"]["traffic"] == "canary"
+
+
+def test_a_registry_that_goes_in_the_middle_leaves_the_challenger(
+    tracking: Tracking, stages: Stages, served: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_champion(tracking, stages)
+    add_challenger(tracking, stages, "canary 10%")
+    deploy(tracking, served)
+    before = pointer(served)
+
+    def away(*_: object) -> None:
+        raise RegistryError("the registry is away")
+
+    monkeypatch.setattr(Tracking, "version", away)
+    assert deploy(tracking, served).failed_challengers == {"points": "the registry is away"}
+    assert pointer(served) == before

@@ -17,7 +17,7 @@ from tasks.core.machine import this_machine
 from tasks.core.signature import SETTING, Trust, create_signing_key
 from tasks.gate import GateResult, gate
 from tasks.register import RegisterResult, register
-from tasks.tracking import BUNDLE_PATH, CHALLENGER, KEY, Run, Tracking
+from tasks.tracking import BUNDLE_PATH, CHALLENGER, KEY, TRAFFIC, Run, Tracking
 from tasks.training.loop import WEIGHTS
 from tests.releases import stored
 from tests.tiny import TABLE, Stages, recipe
@@ -126,6 +126,7 @@ def test_its_tags_are_what_a_reviewer_needs(do: Register, tracking: Tracking, st
         "gates": "metric_floor ok, parity ok",
         "compared_with": "version 7",
         "approval": "review",
+        TRAFFIC: "none",
     }
 
 
