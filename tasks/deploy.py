@@ -237,12 +237,18 @@ def main() -> int:
     options = parser.parse_args()
     workspace = Workspace(options.workspace.resolve())
     tracking, served = Tracking.of(workspace), options.served or workspace.served
+    stop = threading.Event()
+
+    def end(*_: object) -> None:
+        # Python throws away what is raised in the middle of a finalizer: then the next look ends it.
+        stop.set()
+        sys.exit(0)
+
     if options.once or options.until == "sigterm":
         # As the first process of a container it would ignore the signal otherwise. What is half fetched is removed on the way out.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        signal.signal(signal.SIGTERM, end)
     if options.once:
         return _deploy_once(tracking, served)
-    stop = threading.Event()
     if options.until == "sigterm":
         follow(tracking, served, stop, options.seconds)
     follower = threading.Thread(target=follow, args=(tracking, served, stop, options.seconds), daemon=True)
