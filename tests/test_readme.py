@@ -88,7 +88,7 @@ def answer_alone(passengers: Path) -> str:
 def served(passengers: Path, answer_alone: str) -> Iterator[str]:
     """The curl block, while the block that serves runs; on any free port, because 8000 may be taken."""
     (serve,) = [text for text in SHELL if "maasflow serve" in text]
-    (curl,) = [text for text in SHELL if "curl" in text and "passengers" in text]
+    (curl,) = [text for text in SHELL if "curl" in text and "passengers/predict" in text]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = ["bash", "-euc", "exec " + serve.replace("--port 8000", "--port 0")]
     with subprocess.Popen(command, cwd=passengers, env=environment(PATH=path), stdout=subprocess.PIPE, text=True) as server:
@@ -109,7 +109,7 @@ def test_ones_own_csv_is_answered_over_http_as_alone(passengers: Path, answer_al
 
 @pytest.mark.slow
 def test_mlflows_client_is_answered_as_alone(passengers: Path, answer_alone: str, served: str) -> None:
-    (block,) = [text for language, text in BLOCKS if language == "python"]
+    (block,) = [text for language, text in BLOCKS if language == "python" and "mlflow" in text]
     address = re.search(r"http://[0-9.:]+", served)
     assert address
     script = shlex.quote(block.replace("http://localhost:8000", address[0]))

@@ -65,7 +65,8 @@ class Supervisor:
         if problem:
             self._drain(at_once=True)
             self._kill()
-            await asyncio.wait(keeping)
+            # All of them, as what is raised by two at once would be logged as never looked at.
+            await asyncio.gather(*keeping, return_exceptions=True)
             raise problem
         return self._exit_code
 

@@ -31,6 +31,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tasks.core.api_keys import create_key
 from tasks.core.bundle import Bundle, DatasetVersion, Lineage, Manifest, describe_variant
 from tasks.core.dataset import Column
+from tasks.core.machine import usable_cores
 from tasks.core.predictor import Predictor
 from tasks.core.stages import write_text
 from tasks.core.transforms import NumberColumn, TableTransform, Tensors, TensorSpec
@@ -115,7 +116,7 @@ def server(served: Path, *options: str) -> Iterator[Server]:
                 sys.exit("the server did not start")
             yield Server(process, int(found[1]), time.perf_counter() - start)
         finally:
-            process.send_signal(signal.SIGKILL)
+            process.send_signal(signal.SIGTERM)
 
 
 def wrk(url: str, bodies: Sequence[bytes], key: str, folder: Path, connections: int = CONNECTIONS) -> tuple[float, float, float]:
@@ -164,9 +165,12 @@ def beside_peers(scratch: Path, peers: Path | None) -> bool:
     model = write_small(served / "m" / "1", "m")
     point(served, "m", "1")
     _, key = create_key(scratch / "keys.json", "benchmark", requests_per_second=1e6, units_per_second=1e7)
-    with server(served, "--keys", str(scratch / "keys.json")) as running:
-        rate, median, tail = wrk(f"http://127.0.0.1:{running.port}/v2/models/m/infer", [row()], key, scratch)
-    print(f"{'maasflow, keys, limits and metrics on':40} {rate:10,.0f} requests/s  p50 {median:.2f} ms  p99 {tail:.2f} ms", flush=True)
+    # The best of the peers answer from as many processes too, or threads.
+    for workers in ("1", str(usable_cores())):
+        with server(served, "--keys", str(scratch / "keys.json"), "--workers", workers) as running:
+            rate, median, tail = wrk(f"http://127.0.0.1:{running.port}/v2/models/m/infer", [row()], key, scratch)
+        name = f"maasflow --workers {workers}, keys, limits and metrics on"
+        print(f"{name:50} {rate:10,.0f} requests/s  p50 {median:.2f} ms  p99 {tail:.2f} ms", flush=True)
     if peers is None:
         print("       no --peers: nothing to hold it against", flush=True)
         return True

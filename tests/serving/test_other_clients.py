@@ -5,6 +5,7 @@ They want an older protobuf and pandas than maasflow, so they live in an environ
 
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,8 @@ import pytest
 
 from tasks.core.bundle import Bundle
 from tasks.core.predictor import Predictor
-from tests.serving.conftest import Served, end, start_server
+from tests.conftest import REPOSITORY
+from tests.serving.conftest import IMAGE, Served, end, start_server
 from tests.serving.other_clients import CLIENTS
 from tests.texts import HIDDEN, write_classifier, write_language_model
 
@@ -105,3 +107,14 @@ def test_a_client_gets_what_the_model_answers(python: Path, served: Served, addr
     for name, expected in zip(names, predictor.run(names, TENSORS[model]), strict=True):
         assert answered[name].dtype == np.float32
         np.testing.assert_allclose(answered[name], expected, atol=1e-6)
+
+
+def test_tritons_client_asks_as_the_readme_says(python: Path, tmp_path: Path) -> None:
+    (block,) = re.findall(r"```python\n([^`]*tritonclient[^`]*)```", (REPOSITORY / "README.md").read_text())
+    served = Served(tmp_path / "served")
+    served.serve("digits-mlp", "1", IMAGE.model_copy(update={"size": (8, 8)}))
+    running = start_server(served.folder, tmp_path / "server.log")
+    script = block.replace("localhost:8000", str(running.client.base_url).removeprefix("http://").rstrip("/"))
+    done = subprocess.run([str(python), "-c", script], capture_output=True, text=True, env=environment(), check=False, timeout=120)
+    end(running)
+    assert done.stdout.split() == ["[[-0.5", "0.5]]"], done.stderr

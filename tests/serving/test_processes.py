@@ -230,7 +230,7 @@ def test_workers_that_cannot_start_at_all_are_one_message(served: Served, tmp_pa
     assert ended.returncode == 1
     assert ended.stdout == ""
     assert "ended with exit code 3 before it was ready" in ended.stderr
-    assert len(ended.stderr.splitlines()) == 2
+    assert len(ended.stderr.splitlines()) == 2, ended.stderr
 
 
 @pytest.mark.parametrize(
