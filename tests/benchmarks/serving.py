@@ -364,7 +364,7 @@ def overloaded(running: Server, texts: list[str], most: float) -> bool:
     """Three times what can be done is asked for, each with half a second."""
     asked = [request("/v1/models/m/predict", json.dumps({"instances": [text]}).encode(), Request_Timeout="0.5") for text in texts]
     # What memory it takes it takes in the first seconds.
-    open_loop(running.port, asked, 3 * most, 8)
+    open_loop(running.port, asked, 3 * most, 20)
     before = running.megabytes
     found = open_loop(running.port, asked, 3 * most, 10)
     growth = running.megabytes / before - 1
