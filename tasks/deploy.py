@@ -5,34 +5,39 @@ Level-triggered: it compares what is with what should be, so it does not matter 
 
 import argparse
 import logging
+import os
 import shutil
 import signal
 import sys
 import threading
-import time
 from collections.abc import Collection
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from filelock import FileLock
 
-from tasks.core.bundle import Bundle
+from tasks.core.bundle import MANIFEST, Bundle
 from tasks.core.command import report
 from tasks.core.config import Config
-from tasks.core.errors import BundleError, ConfigError, MaasflowError, RegistryError, explain
+from tasks.core.errors import BundleError, ConfigError, MaasflowError, RegistryError, UnknownReleaseError, explain
+from tasks.core.file_digests import sha256
 from tasks.core.predictor import this_place
-from tasks.core.served import POINTER, PointedChallenger, challenger_at, pointed_at, pointer_text
+from tasks.core.retries import Retries
+from tasks.core.served import POINTER, PointedChallenger, Problem, challenger_at, pointed_at, pointer_text, tell_problem
 from tasks.core.stages import replace_folder, write_text
 from tasks.core.traffic import Traffic
 from tasks.core.workspace import Workspace
 from tasks.places import is_measured
-from tasks.tracking import CHALLENGER, CHAMPION, KEY, TRAFFIC, Tracking
+from tasks.tracking import CHALLENGER, CHAMPION, CONTENT, KEY, TRAFFIC, Tracking
+from tasks.webhook import SECRET, Webhook
+
+_LEAST_SECONDS = 0.2
+"""Between looks at the registry, however often it calls."""
 
 _log = logging.getLogger("maasflow.deploy")
 
-
-_SECONDS_OF_REST = 60.0
-"""Between two tries to bring the same version, each of which may download it."""
+Versions = Retries[tuple[str, str]]
+"""By name and version."""
 
 
 class DeployResult(Config):
@@ -47,34 +52,40 @@ class DeployResult(Config):
     failed_challengers: dict[str, str]
 
 
-def deploy(tracking: Tracking, served: Path, resting: Collection[tuple[str, str]] = ()) -> DeployResult:
+def deploy(tracking: Tracking, served: Path, retries: Versions | None = None) -> DeployResult:
     """Fetch and verify every champion that is not here yet, then point at it. A failure leaves that model as it was.
 
-    A (name, version) that is `resting` is passed over. Raises RegistryError where the registry cannot be asked.
+    Why it failed is logged once, and left beside the pointer for the server to show. A version that rests, by `retries`, is
+    passed over. Raises RegistryError where the registry cannot be asked.
     """
+    retries = retries or Versions()
     aliases = tracking.aliases()
     champions = {name: found[CHAMPION] for name, found in aliases.items() if CHAMPION in found}
     challengers = {name: found[CHALLENGER] for name, found in aliases.items() if CHALLENGER in found}
+    retries.keep({*champions.items(), *challengers.items()})
     changed, failed = [], {}
     served.mkdir(parents=True, exist_ok=True)
     with FileLock(served / ".lock"):
         for name, version in champions.items():
-            if pointed_at(served / name) == version or (name, version) in resting:
+            if pointed_at(served / name) == version:
+                tell_problem(served / name, None)
+                continue
+            if retries.rests((name, version)):
                 continue
             try:
                 _bring(tracking, name, version, served / name, challengers.get(name))
                 changed.append(name)
-            except (MaasflowError, OSError) as error:
-                known = explain(error)
-                failed[name] = known.what if known else str(error)
-                _log.warning("%s version %s is not served: %s", name, version, failed[name])
+            except Exception as error:  # noqa: BLE001 - whatever this one met, the others are to be brought
+                failed[name] = _tell(error, name, version, served / name, retries)
         for folder in served.iterdir():
-            if folder.is_dir() and folder.name not in champions and (folder / POINTER).exists():
-                (folder / POINTER).unlink()
-                changed.append(folder.name)
+            if folder.is_dir() and folder.name not in champions:
+                tell_problem(folder, None)
+                if (folder / POINTER).exists():
+                    (folder / POINTER).unlink()
+                    changed.append(folder.name)
         here = {name: current for name in champions if (current := pointed_at(served / name))}
         # After all champions, which wait for no challenger's download.
-        beside = _Challengers(tracking, served, resting)
+        beside = _Challengers(tracking, served, retries)
         for name, champion in here.items():
             if beside.follow(name, champion, challengers.get(name)) and name not in changed:
                 changed.append(name)
@@ -88,24 +99,56 @@ def deploy(tracking: Tracking, served: Path, resting: Collection[tuple[str, str]
     )
 
 
-def follow(tracking: Tracking, served: Path, stop: threading.Event, seconds: float = 2.0) -> None:
-    """Deploy again and again, `seconds` apart. A registry that is away leaves everything as it is, and is told of once."""
-    told = ""
-    resting: dict[tuple[str, str], float] = {}
+def _tell(error: Exception, name: str, version: str, model: Path, retries: Versions) -> str:
+    """Tell the log and the server why a version is not here; the same in full."""
+    known = explain(error)
+    what = known.what if known else f"{type(error).__name__}: {error}"
+    # Clients are told what is wrong with a bundle; addresses and folders are nothing of theirs.
+    if isinstance(known, BundleError | UnknownReleaseError):
+        safe = known.what
+    elif isinstance(known, RegistryError):
+        safe = "the registry did not hand it out"
+    else:
+        safe = "the deployer could not store it, and says why in its log"
+    failure, is_news = retries.failed((name, version), safe)
+    tell_problem(model, Problem(f"version {version} cannot be brought here: {safe}", failure.tries))
+    if is_news:
+        _log.warning("%s version %s is not served: %s", name, version, what)
+    return what
+
+
+def follow(tracking: Tracking, served: Path, stop: threading.Event, seconds: float = 2.0, calls: threading.Event | None = None) -> None:
+    """Deploy again and again, `seconds` apart, and sooner where the registry `calls`.
+
+    A registry that is away leaves everything as it is, and is told of once.
+    """
+    calls = calls or stop
+    retries = Versions()
+    told, tries = "", 0
     while not stop.is_set():
-        resting = {version: until for version, until in resting.items() if until > time.monotonic()}
         try:
-            found = deploy(tracking, served, resting)
-            tired = [(name, found.wanted[name]) for name in found.failed]
-            tired += [(name, found.challengers[name]) for name in found.failed_challengers]
-            resting |= dict.fromkeys(tired, time.monotonic() + _SECONDS_OF_REST)
-            told = ""
+            deploy(tracking, served, retries)
+            tell_problem(served, None)
+            told, tries = "", 0
         except Exception as error:  # noqa: BLE001 - whatever it was, the server goes on with what it has, and the next look may do better
-            text = str(explain(error) or f"{type(error).__name__}: {error}")
+            text, tries = str(explain(error) or f"{type(error).__name__}: {error}"), tries + 1
+            tell_problem(served, Problem("the registry does not answer the deployer", tries))
             if text != told:
                 _log.warning("%s", text)
             told = text
-        stop.wait(seconds)
+        if calls.wait(seconds) and not stop.wait(min(_LEAST_SECONDS, seconds)):
+            calls.clear()
+
+
+def clean_up(served: Path) -> None:
+    """Remove what a killed deployer had half fetched or written, also of what nobody wants any longer."""
+    served.mkdir(parents=True, exist_ok=True)
+    with FileLock(served / ".lock"):
+        for path in (*served.glob(".*.partial"), *served.glob("*/.*.partial"), *served.glob("*/*.old")):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _bring(tracking: Tracking, name: str, version: str, model: Path, challenger: str | None) -> None:
@@ -125,10 +168,10 @@ def _bring(tracking: Tracking, name: str, version: str, model: Path, challenger:
 class _Challengers:
     """Puts into the pointers which challengers get which part of the requests, as the tags of their versions say."""
 
-    def __init__(self, tracking: Tracking, served: Path, resting: Collection[tuple[str, str]]) -> None:
+    def __init__(self, tracking: Tracking, served: Path, retries: Versions) -> None:
         self.tracking = tracking
         self.served = served
-        self.resting = resting
+        self.retries = retries
         self.failed: dict[str, str] = {}
 
     def follow(self, name: str, champion: str, version: str | None) -> bool:
@@ -154,7 +197,7 @@ class _Challengers:
         try:
             traffic = Traffic.read(self.tracking.version(name, version).tags.get(TRAFFIC, "none"))
             if traffic.traffic != "none" and not (old and old.version == version and not old.problem):
-                if (name, version) in self.resting:
+                if self.retries.rests((name, version)):
                     return old
                 self._bring(name, version)
         except ConfigError as error:
@@ -162,6 +205,7 @@ class _Challengers:
         except (MaasflowError, OSError) as error:
             known = explain(error)
             self.failed[name] = known.what if known else str(error)
+            self.retries.failed((name, version), self.failed[name])
             # A registry that is gone in the middle of it says nothing of what is here.
             here = old and old.version == version
             return old if here else PointedChallenger(version=version, problem="it could not be brought here")
@@ -202,17 +246,31 @@ def _is_whole(folder: Path) -> bool:
 
 def fetch(tracking: Tracking, name: str, version: str, target: Path) -> None:
     """Download a bundle, and put it in its place once it is verified. Raises RegistryError, BundleError."""
-    if KEY not in tracking.version(name, version).tags:
+    tags = tracking.version(name, version).tags
+    if KEY not in tags:
         # Said before the download: on a registry that others use too, it may be of any size.
         raise BundleError(f"{name} version {version} was not registered by maasflow")
     partial = target.with_name(f".{version}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         bundle = tracking.fetch_bundle(name, version, partial)
-        Bundle.open(bundle)
+        _verify(bundle, name, tags.get(CONTENT))
         replace_folder(bundle, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _verify(folder: Path, name: str, digest: str | None) -> None:
+    """Raises BundleError unless it is a whole bundle of this model and, where the registry knows its digest, that very one."""
+    try:
+        found = Bundle.open(folder).manifest.name
+    except BundleError as error:
+        # The folder is about to go.
+        raise BundleError(error.what.replace(f"{folder}{os.sep}", "").replace(str(folder), "what was fetched"), error.do) from None
+    if found != name:
+        raise BundleError(f"its bundle is one of the model '{found}', not of '{name}'", "move the alias to a version of its own")
+    if digest and sha256(folder / MANIFEST) != digest:
+        raise BundleError(f"bundle '{name}': bundle.json differs from the digest in the version's tag {CONTENT}", "register it again")
 
 
 def _prune(model: Path, kept: Collection[str | None]) -> None:
@@ -225,16 +283,7 @@ def _prune(model: Path, kept: Collection[str | None]) -> None:
 def main() -> int:
     """`python -m tasks.deploy [WORKSPACE]`: the exit code is 0, or 1 where `--once` could not ask the registry."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    parser = argparse.ArgumentParser(
-        prog="python -m tasks.deploy", description="Follow the registry: fetch, verify and point at its champions."
-    )
-    parser.add_argument("workspace", type=Path, nargs="?", default=Path(), help="where the embedded store is, where no server is set")
-    parser.add_argument("--served", type=Path, help="the folder to fill (default: that of the workspace)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="between looks at the registry (default: %(default)s)")
-    until = parser.add_mutually_exclusive_group()
-    until.add_argument("--until", choices=["stdin", "sigterm"], default="stdin", help="end with standard input, or at SIGTERM")
-    until.add_argument("--once", action="store_true", help="look once")
-    options = parser.parse_args()
+    options = _parser().parse_args()
     workspace = Workspace(options.workspace.resolve())
     tracking, served = Tracking.of(workspace), options.served or workspace.served
     stop = threading.Event()
@@ -247,24 +296,51 @@ def main() -> int:
     if options.once or options.until == "sigterm":
         # As the first process of a container it would ignore the signal otherwise. What is half fetched is removed on the way out.
         signal.signal(signal.SIGTERM, end)
-    if options.once:
-        return _deploy_once(tracking, served)
-    if options.until == "sigterm":
-        follow(tracking, served, stop, options.seconds)
-    follower = threading.Thread(target=follow, args=(tracking, served, stop, options.seconds), daemon=True)
-    follower.start()
-    sys.stdin.buffer.read()
-    stop.set()
-    return 0
-
-
-def _deploy_once(tracking: Tracking, served: Path) -> int:
-    """A champion that cannot be brought is told of, and keeps no other from being served: only without the registry it fails."""
     try:
-        deploy(tracking, served)
-    except MaasflowError as error:
+        clean_up(served)
+        if options.once:
+            # Of a champion that cannot be brought it tells, and that keeps no other from being served.
+            deploy(tracking, served)
+        else:
+            _follow(tracking, served, options, stop)
+    except Exception as error:  # noqa: BLE001 - the last frame before the shell
         return report(error)
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tasks.deploy", description="Follow the registry: fetch, verify and point at its champions."
+    )
+    parser.add_argument("workspace", type=Path, nargs="?", default=Path(), help="where the embedded store is, where no server is set")
+    parser.add_argument("--served", type=Path, help="the folder to fill (default: that of the workspace)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="between looks at the registry (default: %(default)s)")
+    parser.add_argument(
+        "--webhook",
+        metavar="HOST:PORT",
+        help=f"look at once when MLflow posts an event here, signed with the secret in {SECRET}",
+    )
+    until = parser.add_mutually_exclusive_group()
+    until.add_argument("--until", choices=["stdin", "sigterm"], default="stdin", help="end with standard input, or at SIGTERM")
+    until.add_argument("--once", action="store_true", help="look once")
+    return parser
+
+
+def _follow(tracking: Tracking, served: Path, options: argparse.Namespace, stop: threading.Event) -> None:
+    """Until standard input ends, or SIGTERM. Raises MaasflowError for an address where webhooks cannot be taken."""
+    # It asks again by itself, and tells meanwhile.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    calls = threading.Event()
+    with ExitStack() as stack:
+        if options.webhook:
+            stack.enter_context(Webhook.at(options.webhook, calls))
+        if options.until == "sigterm":
+            follow(tracking, served, stop, options.seconds, calls)
+            return
+        follower = threading.Thread(target=follow, args=(tracking, served, stop, options.seconds, calls), daemon=True)
+        follower.start()
+        sys.stdin.buffer.read()
+        stop.set()
 
 
 if __name__ == "__main__":

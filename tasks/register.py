@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tasks.compress import CompressResult
-from tasks.core.bundle import Bundle, Lineage, TrainedWeights
+from tasks.core.bundle import MANIFEST, Bundle, Lineage, TrainedWeights
 from tasks.core.file_digests import sha256
 from tasks.core.git import Commit
 from tasks.core.recipe import Recipe
@@ -13,7 +13,7 @@ from tasks.core.signature import sign_if_configured
 from tasks.core.stages import StageResult, library_versions, link_file
 from tasks.export import BUNDLE
 from tasks.gate import GateResult
-from tasks.tracking import BUNDLE_PATH, CHALLENGER, TRAFFIC, TRAINED_PATH, Run
+from tasks.tracking import BUNDLE_PATH, CHALLENGER, CONTENT, TRAFFIC, TRAINED_PATH, Run
 from tasks.training.loop import WEIGHTS
 
 _LONGEST = 5000
@@ -61,6 +61,7 @@ def register(
         choice = compression.choice
         metric = recipe.evaluation.metric
         tags = {
+            CONTENT: sha256(bundle.folder / MANIFEST),
             "dataset": bundle.manifest.lineage.dataset.name,
             "dataset_digest": bundle.manifest.lineage.dataset.digest,
             "git_commit": (commit.digest or "none") + (" (with uncommitted changes)" if commit.dirty else ""),

@@ -28,7 +28,7 @@ from requests.exceptions import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.core.bundle import Bundle, DatasetVersion, Manifest
-from tasks.core.errors import RegistryError, explain
+from tasks.core.errors import RegistryError, TookTooLongError, UnknownReleaseError, explain
 from tasks.core.workspace import Workspace
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -36,7 +36,11 @@ KEY = "maasflow.key"
 """The tag that holds the digest of everything that a run or a version was made from."""
 TRAFFIC = "traffic"
 """The tag with what a version gets of the requests while it is challenger, in the words of `tasks.core.traffic`."""
+CONTENT = "maasflow.bundle"
+"""The tag with the SHA-256 of the bundle's manifest, which holds those of its files: what was reviewed is what is served."""
 BUNDLE_PATH, TRAINED_PATH = "bundle", "trained"
+_PAGE = 1000
+"""Models in one answer of the registry, the most that MLflow gives."""
 PARENT = "mlflow.parentRunId"
 """MLflow's tag that puts a run below another."""
 
@@ -88,7 +92,8 @@ class Tracking:
         try:
             yield
         except (MlflowException, SQLAlchemyError, RequestException, ConnectionError) as error:
-            if known := explain(error):
+            # That of a server that says nothing is told with its address.
+            if (known := explain(error)) and not isinstance(known, TookTooLongError):
                 raise known from error
             raise RegistryError(f"MLflow at {self.uri} did not do what was asked: {_reason(error)}", self._advice) from error
 
@@ -122,14 +127,14 @@ class Tracking:
             return self.version(name, found[0].version) if found else None
 
     def version(self, name: str, version: str | int) -> Release:
-        """Raises RegistryError where there is no such version."""
+        """Raises UnknownReleaseError where there is no such version, and RegistryError."""
         with self.reachable():
             try:
                 return _release(self.client.get_model_version(name, str(version)))
             except MlflowException as error:
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
-        raise RegistryError(f"the registry has no version {version} of a model '{name}'", "see what it has: maasflow ui")
+        raise UnknownReleaseError(f"the registry has no version {version} of a model '{name}'", "see what it has: maasflow ui")
 
     def aliased(self, name: str, alias: str) -> Release | None:
         """The version that bears the alias, or None."""
@@ -142,16 +147,16 @@ class Tracking:
                 raise
 
     def champions(self) -> dict[str, str]:
-        """Version by model name, for every model that has a champion: one call for all."""
+        """Version by model name, for every model that has a champion."""
         return {name: found[CHAMPION] for name, found in self.aliases().items() if CHAMPION in found}
 
     def aliases(self) -> dict[str, dict[str, str]]:
-        """Version by alias, by model name: one call for all."""
+        """Version by alias, by model name: one call for a thousand models."""
         with self.reachable():
             found: dict[str, dict[str, str]] = {}
             token = None
             while True:
-                page = self.client.search_registered_models(max_results=500, page_token=token)
+                page = self.client.search_registered_models(max_results=_PAGE, page_token=token)
                 found.update({model.name: {alias: str(version) for alias, version in model.aliases.items()} for model in page})
                 token = page.token
                 if not token:

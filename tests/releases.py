@@ -6,9 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -51,16 +52,26 @@ def spoil(folder: Path) -> None:
     Bundle(folder, bundle.manifest.replace(variants=variants)).write()
 
 
-def add_release(tracking: Tracking, stages: Stages, name: str = "points", key: str = "k") -> Release:
-    """A version that holds the stages' bundle, of a run of its own."""
+def add_release(
+    tracking: Tracking, stages: Stages, name: str = "points", key: str = "k", change: Callable[[Path], object] | None = None
+) -> Release:
+    """A version that holds the stages' bundle, or what `change` made of it, of a run of its own."""
     run = tracking.run(name, name, key)
-    run.artifacts(stages.folder("compressed") / BUNDLE, BUNDLE_PATH)
+    with tempfile.TemporaryDirectory() as folder:
+        made = Bundle.open(Path(shutil.copytree(stages.folder("compressed") / BUNDLE, f"{folder}/{BUNDLE}")))
+        if made.manifest.name != name:
+            Bundle(made.folder, made.manifest.replace(name=name)).write()
+        if change:
+            change(made.folder)
+        run.artifacts(made.folder, BUNDLE_PATH)
     run.end()
     return tracking.register(name, run.id, key, {}, "")
 
 
-def add_champion(tracking: Tracking, stages: Stages, name: str = "points", key: str = "k") -> Release:
-    release = add_release(tracking, stages, name, key)
+def add_champion(
+    tracking: Tracking, stages: Stages, name: str = "points", key: str = "k", change: Callable[[Path], object] | None = None
+) -> Release:
+    release = add_release(tracking, stages, name, key, change)
     tracking.set_alias(name, CHAMPION, release.version)
     return release
 
@@ -79,15 +90,25 @@ def flip_a_byte(bundle: Path) -> None:
     path.write_bytes(content)
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
 @contextmanager
 def mlflow_server(folder: Path, empty_store: Path) -> Iterator[str]:
     """A real server over a store in the folder; its address."""
     shutil.copyfile(empty_store, folder / "mlflow.db")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "artifacts")]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    # Its webhooks may come here, unencrypted, and it looks at once whether there are any.
+    webhooks = {
+        "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http",
+        "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+        "MLFLOW_WEBHOOK_CACHE_TTL": "0",
+    }
+    environment = {**os.environ, **webhooks, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     with (folder / "server.log").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:

@@ -4,25 +4,28 @@ import json
 import logging
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from mlflow import MlflowClient
 
 from tasks import deploy as module
 from tasks.core.bundle import Bundle
 from tasks.core.errors import RegistryError
 from tasks.core.predictor import this_place
-from tasks.core.served import POINTER, pointed_at
-from tasks.deploy import deploy, follow
+from tasks.core.served import POINTER, PROBLEM, pointed_at, problem_in
+from tasks.core.stages import replace_folder
+from tasks.deploy import Versions, clean_up, deploy, follow
 from tasks.places import PASSED, tag_of
-from tasks.tracking import CHALLENGER, CHAMPION, TRAFFIC, Release, Tracking
+from tasks.tracking import CHALLENGER, CHAMPION, CONTENT, TRAFFIC, Release, Tracking
 from tests.conftest import REPOSITORY
 from tests.releases import add_champion, add_release, as_from_elsewhere, flip_a_byte, stored
 from tests.tiny import Stages
@@ -98,6 +101,12 @@ def test_a_model_without_its_champion_is_served_no_more(tracking: Tracking, stag
     assert deploy(tracking, served).served == {"others": "1", "points": "1"}
 
 
+def lie(tracking: Tracking, statement: str) -> None:
+    """Write into the registry's own database what it would refuse."""
+    with closing(sqlite3.connect(tracking.uri.removeprefix("sqlite:///"))) as database, database:
+        database.execute(statement)
+
+
 def make_broken(kind: str, tracking: Tracking, stages: Stages, name: str) -> None:
     """A second version of the model, champion, whose files are not what they should be."""
     release = add_champion(tracking, stages, name, "broken")
@@ -111,6 +120,15 @@ def make_broken(kind: str, tracking: Tracking, stages: Stages, name: str) -> Non
             shutil.rmtree(folder)
         case "another format":
             (folder / "bundle.json").write_text('{"format": 99}')
+        case "another's bundle":
+            Bundle(folder, Bundle.open(folder).manifest.replace(name="others")).write()
+        case "another digest":
+            tracking.tag(name, release.version, {CONTENT: "0" * 64})
+        case "a path outside":
+            manifest = Bundle.open(folder).manifest
+            Bundle(folder, manifest.replace(variants=(manifest.variant().model_copy(update={"file": "../1/x"}),))).write()
+        case "no version":
+            lie(tracking, f"DELETE FROM model_versions WHERE name = '{name}' AND version = {release.version}")
         case _:
             tracking.client.delete_model_version_tag(name, release.version, "maasflow.key")
 
@@ -146,6 +164,10 @@ BROKEN = {
     "a missing file": " is missing",
     "no files": "failures occurred while downloading",
     "another format": "has the format 99",
+    "another's bundle": "its bundle is one of the model 'others', not of 'points'",
+    "another digest": "bundle.json differs from the digest in the version's tag maasflow.bundle",
+    "a path outside": "lies outside of the bundle",
+    "no version": "the registry has no version 2 of a model 'points'",
     "another tool's": "points version 2 was not registered by maasflow",
 }
 
@@ -164,7 +186,28 @@ def test_a_broken_champion_keeps_the_old_one_and_holds_up_no_other(
     assert list(found.failed) == ["points"]
     assert BROKEN[kind] in found.failed["points"]
     assert caplog.messages == [f"points version 2 is not served: {found.failed['points']}"]
-    assert sorted(path.name for path in (served / "points").iterdir()) == ["1", POINTER]
+    assert sorted(path.name for path in (served / "points").iterdir()) == ["1", POINTER, PROBLEM]
+    problem = problem_in(served / "points")
+    assert problem
+    assert problem.what.startswith("version 2 cannot be brought here: ")
+    # What clients are shown names no folder of this machine.
+    assert str(served.parent) not in problem.what
+    tracking.set_alias("points", CHAMPION, "1")
+    deploy(tracking, served)
+    assert problem_in(served / "points") is None
+
+
+def test_a_problem_is_counted_until_it_heals_or_nobody_wants_the_model(tracking: Tracking, stages: Stages, served: Path) -> None:
+    make_broken("a flipped byte", tracking, stages, "points")
+    retries = Versions(first=0.0)
+    for tries in (1, 2, 3):
+        deploy(tracking, served, retries)
+        problem = problem_in(served / "points")
+        assert problem
+        assert problem.tries == tries
+    tracking.drop_alias("points", CHAMPION)
+    deploy(tracking, served, retries)
+    assert problem_in(served / "points") is None
 
 
 def test_a_champion_that_is_mended_is_served(tracking: Tracking, stages: Stages, served: Path) -> None:
@@ -178,8 +221,11 @@ def test_a_champion_that_is_mended_is_served(tracking: Tracking, stages: Stages,
 
 def test_a_version_that_rests_is_passed_over(tracking: Tracking, stages: Stages, served: Path) -> None:
     add_champion(tracking, stages)
-    assert deploy(tracking, served, {("points", "1")}).served == {}
-    assert deploy(tracking, served, {("points", "2")}).served == {"points": "1"}
+    retries = Versions()
+    retries.failed(("points", "1"), "it failed")
+    assert deploy(tracking, served, retries).served == {}
+    add_champion(tracking, stages, key="another")
+    assert deploy(tracking, served, retries).served == {"points": "2"}
 
 
 class KilledError(BaseException):
@@ -224,9 +270,7 @@ def test_a_full_disk_leaves_what_is_served(tracking: Tracking, stages: Stages, s
     deploy(tracking, served)
     add_champion(tracking, stages, key="l")
     ballast = small_disk / "ballast"
-    with ballast.open("wb", buffering=0) as file:
-        while free(small_disk):
-            file.write(b"0" * min(65536, free(small_disk)))
+    fill(small_disk, ballast)
     found = deploy(tracking, served)
     assert found.failed["points"].startswith("the disk is full"), found.failed["points"]
     assert found.served == {"points": "1"}
@@ -235,9 +279,73 @@ def test_a_full_disk_leaves_what_is_served(tracking: Tracking, stages: Stages, s
     assert deploy(tracking, served).served == {"points": "2"}
 
 
+def fill(disk: Path, ballast: Path) -> None:
+    with ballast.open("wb", buffering=0) as file:
+        while free(disk):
+            file.write(b"0" * min(65536, free(disk)))
+
+
 def free(folder: Path) -> int:
     found = os.statvfs(folder)
     return found.f_bavail * found.f_frsize
+
+
+def test_a_disk_that_is_full_when_the_pointer_is_written_leaves_the_old_one(
+    tracking: Tracking, stages: Stages, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served, ballast = small_disk / "served", small_disk / "ballast"
+    add_champion(tracking, stages)
+    deploy(tracking, served)
+    add_champion(tracking, stages, key="l")
+
+    def place_and_fill(new: Path, old: Path) -> None:
+        replace_folder(new, old)
+        fill(small_disk, ballast)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "replace_folder", place_and_fill)
+        assert deploy(tracking, served).failed["points"].startswith("the disk is full")
+    assert json.loads((served / "points" / POINTER).read_text()) == {"version": "1"}
+    ballast.unlink()
+    monkeypatch.setattr(Tracking, "fetch_bundle", lambda *_: pytest.fail("it was fetched again"))
+    assert deploy(tracking, served).served == {"points": "2"}
+    assert sorted(path.name for path in (served / "points").iterdir()) == ["1", "2", POINTER]
+
+
+def test_what_a_killed_deployer_left_is_removed_and_nothing_else(tracking: Tracking, stages: Stages, served: Path) -> None:
+    for name in ("points", "others"):
+        add_champion(tracking, stages, name)
+    deploy(tracking, served)
+    tracking.drop_alias("others", CHAMPION)
+    deploy(tracking, served)
+    whole = sorted(served.rglob("*"))
+    for left in ("points/.2.partial/bundle", "others/.7.partial/bundle", "points/1.old/variants", "new/.1.partial"):
+        (served / left).mkdir(parents=True)
+    for left in ("points/.current.json.1-2.partial", ".problem.json.1-2.partial", "points/.2.partial/bundle/bundle.json"):
+        (served / left).touch()
+    clean_up(served)
+    (served / "new").rmdir()
+    assert sorted(served.rglob("*")) == whole
+
+
+def test_a_model_that_meets_a_defect_holds_up_no_other(
+    tracking: Tracking, stages: Stages, served: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("points", "others"):
+        add_champion(tracking, stages, name)
+    fetch = Tracking.fetch_bundle
+
+    def fail(self: Tracking, name: str, version: str, folder: Path) -> Path:
+        if name == "others":
+            raise KeyError("nothing")
+        return fetch(self, name, version, folder)
+
+    monkeypatch.setattr(Tracking, "fetch_bundle", fail)
+    found = deploy(tracking, served)
+    assert (found.served, found.failed) == ({"points": "1"}, {"others": "KeyError: 'nothing'"})
+    problem = problem_in(served / "others")
+    assert problem
+    assert problem.what == "version 1 cannot be brought here: the deployer could not store it, and says why in its log"
 
 
 def test_two_at_once_do_it_once(tracking: Tracking, stages: Stages, served: Path) -> None:
@@ -260,15 +368,42 @@ def test_a_registry_that_is_away_changes_nothing(tracking: Tracking, stages: Sta
     assert pointed_at(served / "points") == "1"
 
 
+def test_a_thousand_models_are_one_call(tracking: Tracking, stages: Stages, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_champion(tracking, stages)
+    database = tracking.uri.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(database)) as connection, connection:
+        # As MLflow would write them one by one, for minutes.
+        columns = [column for _, column, *_ in connection.execute("PRAGMA table_info(registered_models)")]
+        copied = ", ".join("'m' || value" if column == "name" else column for column in columns)
+        connection.execute(
+            f"INSERT INTO registered_models ({', '.join(columns)}) "
+            f"WITH RECURSIVE numbers(value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM numbers WHERE value < 999) "
+            f"SELECT {copied} FROM registered_models, numbers"
+        )
+    calls = 0
+    search = MlflowClient.search_registered_models
+
+    def counted(*args: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return search(*args, **options)
+
+    monkeypatch.setattr(MlflowClient, "search_registered_models", counted)
+    assert tracking.champions() == {"points": "1"}
+    assert calls == 1
+
+
 @contextmanager
-def following(tracking: Tracking, served: Path) -> Iterator[None]:
+def following(tracking: Tracking, served: Path, seconds: float = 0.02, calls: threading.Event | None = None) -> Iterator[None]:
     stop = threading.Event()
-    thread = threading.Thread(target=follow, args=(tracking, served, stop, 0.02))
+    thread = threading.Thread(target=follow, args=(tracking, served, stop, seconds, calls))
     thread.start()
     try:
         yield
     finally:
         stop.set()
+        if calls:
+            calls.set()
         thread.join(30)
         assert not thread.is_alive()
 
@@ -310,8 +445,21 @@ def test_the_follower_tells_of_a_failure_once_and_outlives_it(
 
     monkeypatch.setattr(Tracking, "aliases", away)
     with following(tracking, served):
+        soon(lambda: problem_in(served) is not None)
         soon(lambda: pointed_at(served / "points") == "1")
+        soon(lambda: problem_in(served) is None)
     assert caplog.messages == ["RuntimeError: the store is away"]
+
+
+def test_a_call_makes_the_follower_look_at_once(tracking: Tracking, stages: Stages, served: Path) -> None:
+    calls = threading.Event()
+    with following(tracking, served, 3600.0, calls):
+        add_champion(tracking, stages)
+        calls.set()
+        soon(lambda: pointed_at(served / "points") == "1")
+        add_champion(tracking, stages, key="l")
+        calls.set()
+        soon(lambda: pointed_at(served / "points") == "2")
 
 
 def test_the_follower_lets_a_broken_version_rest(
@@ -465,7 +613,9 @@ def test_a_challenger_that_is_broken_leaves_the_champion_alone(
     assert "differs from its digest" in caplog.text
     assert versions(served / "points") == ["1"]
     caplog.clear()
-    assert deploy(tracking, served, {("points", "2")}).failed_challengers == {}
+    resting = Versions()
+    resting.failed(("points", "2"), "it is broken")
+    assert deploy(tracking, served, resting).failed_challengers == {}
     assert caplog.messages == []
     shutil.rmtree(stored(tracking, release))
     shutil.copytree(stages.folder("compressed") / "bundle", stored(tracking, release))

@@ -17,7 +17,7 @@ from tasks.core.machine import this_machine
 from tasks.core.signature import SETTING, Trust, create_signing_key
 from tasks.gate import GateResult, gate
 from tasks.register import RegisterResult, register
-from tasks.tracking import BUNDLE_PATH, CHALLENGER, KEY, TRAFFIC, Run, Tracking
+from tasks.tracking import BUNDLE_PATH, CHALLENGER, CONTENT, KEY, TRAFFIC, Run, Tracking
 from tasks.training.loop import WEIGHTS
 from tests.releases import stored
 from tests.tiny import TABLE, Stages, recipe
@@ -111,6 +111,7 @@ def test_its_tags_are_what_a_reviewer_needs(do: Register, tracking: Tracking, st
     choice, machine = stages.compression.choice, this_machine()
     assert tracking.version("points", "1").tags == {
         KEY: "k",
+        CONTENT: sha256(stored(tracking, tracking.version("points", "1")) / "bundle.json"),
         "dataset": "points",
         "dataset_digest": "1" * 32,
         "git_commit": "c0ffee",

@@ -118,13 +118,13 @@ def test_a_version_holds_its_bundle_and_comes_back_whole(
     where: str, request: pytest.FixtureRequest, stages: Stages, tmp_path: Path
 ) -> None:
     found: Tracking = request.getfixturevalue(where)
-    release = add_champion(found, stages, "whole", "key")
+    original = tmp_path / "original"
+    release = add_champion(found, stages, "whole", "key", lambda made: shutil.copytree(made, original))
     assert release.tags[KEY] == "key"
     assert found.aliased("whole", CHAMPION) == found.version("whole", release.version)
     assert found.version("whole", 1).aliases == (CHAMPION,)
     assert found.release_of("whole", release.run) == found.version("whole", 1)
     bundle = found.fetch_bundle("whole", release.version, tmp_path / "fetched")
-    original = stages.folder("compressed") / "bundle"
     files = [path.relative_to(original) for path in original.rglob("*") if path.is_file()]
     assert sorted(path.relative_to(bundle) for path in bundle.rglob("*") if path.is_file()) == sorted(files)
     assert all((bundle / path).read_bytes() == (original / path).read_bytes() for path in files)
@@ -193,6 +193,16 @@ def test_a_server_that_is_away_is_told_with_its_address_and_what_to_do(tmp_path:
     assert error.what.endswith("Connection refused")
     assert error.do.startswith("start the server, see its log, or correct MLFLOW_TRACKING_URI")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("one_try")
+def test_a_server_that_says_nothing_is_told_with_its_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        error = ask(Tracking(uri, tmp_path))
+    assert error.what.startswith(f"MLflow at {uri} did not do what was asked: ")
+    assert "timed out" in error.what
 
 
 @pytest.mark.usefixtures("one_try")

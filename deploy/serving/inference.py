@@ -47,7 +47,7 @@ class Inference:
             raise Refusal(503, "the server is shutting down")
         if not self.models.loaded:
             raise Refusal(503, "the server is loading its models")
-        problems = {name: entry.problem for name, entry in self.models.items() if entry.problem}
+        problems = self.models.problems()
         if not self.models.running():
             raise Refusal(503, "; ".join(f"{name}: {problem}" for name, problem in problems.items()) or "no model is served yet")
         return problems
@@ -67,8 +67,9 @@ class Inference:
         model = named_model(self.models, name, version)
         variant = model.predictor.variant
         properties = {"variant": variant.name, "batch": variant.batch}
+        if problem := self.models.problem(model.name):
+            properties["problem"] = problem
         if entry := self.models.get(model.name):
-            properties |= {"problem": entry.problem} if entry.problem else {}
             properties |= {"challenger_problem": entry.challenger_problem} if entry.challenger_problem else {}
             if entry.contest:
                 properties["traffic"] = f"version {entry.contest.challenger.version}: {entry.contest.traffic.words}"

@@ -31,9 +31,11 @@ def named_model(models: Models, name: str, version: str | None = None) -> Model:
     if entry is None:
         if not models.loaded:
             raise Refusal(503, "the server is loading its models")
+        if problem := models.problem(name):
+            raise Refusal(503, f"model '{name}' is not here yet: {problem}")
         raise Refusal(404, f"there is no model '{name[:80]}'{did_you_mean(name[:80], models)}")
     if entry.model is None:
-        raise Refusal(503, f"model '{name}' does not answer: {entry.problem}")
+        raise Refusal(503, f"model '{name}' does not answer: {models.problem(name)}")
     if version is None or version == entry.model.version:
         return entry.model
     if entry.contest and version in entry.contest.models:

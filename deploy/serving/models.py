@@ -21,6 +21,7 @@ from deploy.serving.entry import Entry, Stamp, pause_after
 from deploy.serving.model import LoadError, Model
 from deploy.serving.shadows import Shadows
 from deploy.serving.workers import Workers
+from tasks.core.served import Problem, problem_in, problems_below
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
@@ -37,6 +38,10 @@ class Models(Mapping[str, Entry]):
         """Whether every pointer has been looked at once."""
         self.shadows = Shadows(self._busy, self._work)
         self._challengers = Challengers(served, workers, self.shadows)
+        self.undelivered: dict[str, Problem] = {}
+        """What the deployer could not bring here, by model."""
+        self.registry: Problem | None = None
+        """What keeps it from bringing any."""
         self._entries: dict[str, Entry] = {}
         self._clock = clock
 
@@ -54,6 +59,16 @@ class Models(Mapping[str, Entry]):
         entries = self._entries
         return [entry.model for _, entry in sorted(entries.items()) if entry.model]
 
+    def problems(self) -> dict[str, str]:
+        """By model, why its newest version is not served: as it could not be brought here, or not be loaded."""
+        names = sorted({*self._entries, *self.undelivered})
+        return {name: problem for name in names if (problem := self.problem(name))}
+
+    def problem(self, name: str) -> str:
+        """The same of one model; nothing where there is none."""
+        entry, undelivered = self._entries.get(name), self.undelivered.get(name)
+        return "; ".join(filter(None, (entry.problem if entry else "", undelivered.what if undelivered else "")))
+
     def refresh(self) -> None:
         """Load what a pointer newly names, drop what none names; a version that cannot be loaded leaves the old one serving.
 
@@ -64,6 +79,7 @@ class Models(Mapping[str, Entry]):
         self._renew_challengers(self._renew())
         if before - self._versions():
             _give_back_memory()
+        self.undelivered, self.registry = problems_below(self.served), problem_in(self.served)
 
     def _renew(self) -> dict[str, Mapping[str, Model]]:
         """Follow the pointers to champions; where that was done, by name, the versions that were loaded before."""

@@ -84,7 +84,8 @@ class OpenInference:
 
     async def ready(self, _: Call) -> Answer:
         """Health, server ready."""
-        return Answer({"ready": True, "problems": self.inference.check_ready()})
+        problems, registry = self.inference.check_ready(), self.inference.models.registry
+        return Answer({"ready": True, "problems": problems} | ({"registry": registry.what} if registry else {}))
 
     async def model_ready(self, call: Call) -> Answer:
         """Health, model ready."""

@@ -64,8 +64,9 @@ class Predictions:
 
     async def list_models(self, call: Call) -> Answer:
         """Those that the caller may ask."""
-        entries = sorted(self.models.items())
-        return Answer({"models": [_described(name, entry) for name, entry in entries if call.may_ask(name)]})
+        models, problems = self.models, self.models.problems()
+        names = [name for name in sorted({*models, *problems}) if call.may_ask(name)]
+        return Answer({"models": [_described(name, models.get(name), problems.get(name)) for name in names]})
 
     def _read(self, call: Call) -> list[Any]:
         """The instances in a body of JSON. Raises Refusal."""
@@ -99,9 +100,9 @@ async def predict_all(model: Model, instances: Sequence[Any], call: Call, settin
         raise Refusal(422, "an instance is nested too deep") from None
 
 
-def _described(name: str, entry: Entry) -> dict[str, Any]:
-    values: dict[str, Any] = {"name": name, "ready": entry.model is not None}
-    if entry.model:
+def _described(name: str, entry: Entry | None, problem: str | None) -> dict[str, Any]:
+    values: dict[str, Any] = {"name": name, "ready": entry is not None and entry.model is not None}
+    if entry and entry.model:
         manifest = entry.model.manifest
         values |= {
             "version": entry.model.version,
@@ -111,9 +112,9 @@ def _described(name: str, entry: Entry) -> dict[str, Any]:
             "description": manifest.description,
             "labels": manifest.labels,
         }
-    if entry.contest or entry.challenger_problem:
+    if entry and (entry.contest or entry.challenger_problem):
         values["challenger"] = _challenger(entry)
-    return values | ({"problem": entry.problem} if entry.problem else {})
+    return values | ({"problem": problem} if problem else {})
 
 
 def _challenger(entry: Entry) -> dict[str, Any]:

@@ -37,14 +37,15 @@ class Prometheus:
         """What this process counted, and those beside it. Raises Refusal (503) where these cannot be asked for."""
         tally = await whole_tally(self.models, self.parent)
         registry = CollectorRegistry()
-        registry.register(Families(tally))
+        registry.register(Families(tally, self.models))
         return Answer(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
 
 class Families(Collector):
     """What is counted, as the text format has it."""
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: Tally, models: Models) -> None:
+        self.models = models
         self.tally = tally
         self.metrics = tally.metrics
 
@@ -81,6 +82,14 @@ class Families(Collector):
         for name, found in self.metrics.models.items():
             for outcome, count in found.reloads.items():
                 reloads.add_metric((name, outcome), count)
+        undelivered = GaugeMetricFamily(
+            "maasflow_deploy_failures",
+            "Failed tries, one after the other, to bring the newest version; no model: the registry",
+            labels=("model",),
+        )
+        registry = {"": self.models.registry} if self.models.registry else {}
+        for name, problem in (self.models.undelivered | registry).items():
+            undelivered.add_metric((name,), problem.tries)
         payloads = CounterMetricFamily("maasflow_payload_rows", "Rows of the payload log", labels=("model", "outcome"))
         for name, found in self.metrics.models.items():
             for outcome, count in found.payloads.items():
@@ -91,7 +100,7 @@ class Families(Collector):
         info = GaugeMetricFamily("maasflow_model_info", "What is served, and by what", labels=("model", "version", "variant", "provider"))
         for served in sorted(self.tally.served):
             info.add_metric(served, 1)
-        yield from (reloads, payloads, waiting, info)
+        yield from (reloads, undelivered, payloads, waiting, info)
 
     def _pairs(self) -> Iterator[Metric]:
         pair = ("model", "champion", "challenger")

@@ -108,7 +108,9 @@ SCHEMAS: Final[dict[str, Any]] = {
         {
             "ready": _TRUE,
             "problems": {"type": "object", "additionalProperties": _TEXT, "description": "By model, why its newest version is not served."},
-        }
+            "registry": {"type": "string", "description": "Why no newer versions come, where none can."},
+        },
+        "registry",
     ),
     "ModelReady": _object({"name": _TEXT, "ready": _TRUE}),
     "ModelMetadata": _object(

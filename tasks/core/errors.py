@@ -62,6 +62,14 @@ class RegistryError(MaasflowError):
     """MLflow's tracking server or registry cannot be reached, or refuses."""
 
 
+class TookTooLongError(MaasflowError):
+    """Something that was waited for in vain."""
+
+
+class UnknownReleaseError(RegistryError):
+    """A version that the registry does not have."""
+
+
 def did_you_mean(value: object, choices: Iterable[object]) -> str:
     """The closest of the choices as a question, or nothing where none is close."""
     known = {str(choice).lower(): str(choice) for choice in choices}
@@ -103,7 +111,7 @@ def _of_the_system(error: BaseException) -> MaasflowError | None:
             "install all of maasflow, in its folder: pip install '.[serve,pipeline]'",
         )
     if isinstance(error, TimeoutError):
-        return MaasflowError(f"it took too long: {error}", "run the same command again: finished stages are kept")
+        return TookTooLongError(f"it took too long: {error}", "run the same command again: finished stages are kept")
     if name and isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM):
         return MaasflowError(f"no permission for {name}", "make it readable and writable for this account")
     if name and isinstance(error, OSError) and error.errno == errno.EROFS:
