@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 from deploy.triton import write_repository
 from tasks.core.bundle import Bundle
 from tasks.core.workspace import Workspace
-from tasks.deploy import fetch
+from tasks.delivery import fetch
 from tasks.releases import find_release
 from tasks.tracking import Tracking
 

@@ -10,25 +10,25 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Collection
-from contextlib import ExitStack, suppress
+from collections.abc import Container
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from filelock import FileLock
 
-from tasks.core.bundle import MANIFEST, Bundle
+from tasks.core.bundle import Bundle
 from tasks.core.command import report
 from tasks.core.config import Config
-from tasks.core.errors import BundleError, ConfigError, MaasflowError, RegistryError, UnknownReleaseError, explain
-from tasks.core.file_digests import sha256
+from tasks.core.errors import BundleError, ConfigError, RegistryError, UnknownReleaseError, explain
 from tasks.core.predictor import this_place
 from tasks.core.retries import Retries
 from tasks.core.served import POINTER, PointedChallenger, Problem, challenger_at, pointed_at, pointer_text, tell_problem
-from tasks.core.stages import replace_folder, write_text
+from tasks.core.stages import write_text
 from tasks.core.traffic import Traffic
 from tasks.core.workspace import Workspace
+from tasks.delivery import clean_up, fetch, is_whole, prune
 from tasks.places import is_measured
-from tasks.tracking import CHALLENGER, CHAMPION, CONTENT, KEY, TRAFFIC, Tracking
+from tasks.tracking import CHALLENGER, CHAMPION, TRAFFIC, Tracking
 from tasks.webhook import SECRET, Webhook
 
 _LEAST_SECONDS = 0.2
@@ -77,12 +77,7 @@ def deploy(tracking: Tracking, served: Path, retries: Versions | None = None) ->
                 changed.append(name)
             except Exception as error:  # noqa: BLE001 - whatever this one met, the others are to be brought
                 failed[name] = _tell(error, name, version, served / name, retries)
-        for folder in served.iterdir():
-            if folder.is_dir() and folder.name not in champions:
-                tell_problem(folder, None)
-                if (folder / POINTER).exists():
-                    (folder / POINTER).unlink()
-                    changed.append(folder.name)
+        changed += _withdraw(served, champions)
         here = {name: current for name in champions if (current := pointed_at(served / name))}
         # After all champions, which wait for no challenger's download.
         beside = _Challengers(tracking, served, retries)
@@ -99,22 +94,36 @@ def deploy(tracking: Tracking, served: Path, retries: Versions | None = None) ->
     )
 
 
+def _withdraw(served: Path, champions: Container[str]) -> list[str]:
+    """Take away the pointers of models that have no champion any longer; whose there was one."""
+    withdrawn = []
+    for model in served.iterdir():
+        if model.is_dir() and model.name not in champions:
+            tell_problem(model, None)
+            if (model / POINTER).exists():
+                (model / POINTER).unlink()
+                withdrawn.append(model.name)
+    return withdrawn
+
+
 def _tell(error: Exception, name: str, version: str, model: Path, retries: Versions) -> str:
-    """Tell the log and the server why a version is not here; the same in full."""
-    known = explain(error)
-    what = known.what if known else f"{type(error).__name__}: {error}"
-    # Clients are told what is wrong with a bundle; addresses and folders are nothing of theirs.
-    if isinstance(known, BundleError | UnknownReleaseError):
-        safe = known.what
-    elif isinstance(known, RegistryError):
-        safe = "the registry did not hand it out"
-    else:
-        safe = "the deployer could not store it, and says why in its log"
+    """Tell the log and the server why a champion is not here; the same in full."""
+    what, safe = _reasons(error)
     failure, is_news = retries.failed((name, version), safe)
     tell_problem(model, Problem(f"version {version} cannot be brought here: {safe}", failure.tries))
     if is_news:
         _log.warning("%s version %s is not served: %s", name, version, what)
     return what
+
+
+def _reasons(error: Exception) -> tuple[str, str]:
+    """Why a version is not here: in full, for the log, and what clients may know of it, which is no address and no folder."""
+    known = explain(error)
+    if isinstance(known, BundleError | UnknownReleaseError):
+        return known.what, known.what
+    if isinstance(known, RegistryError):
+        return known.what, "the registry did not hand it out"
+    return known.what if known else f"{type(error).__name__}: {error}", "the deployer could not store it, and says why in its log"
 
 
 def follow(tracking: Tracking, served: Path, stop: threading.Event, seconds: float = 2.0, calls: threading.Event | None = None) -> None:
@@ -140,26 +149,15 @@ def follow(tracking: Tracking, served: Path, stop: threading.Event, seconds: flo
             calls.clear()
 
 
-def clean_up(served: Path) -> None:
-    """Remove what a killed deployer had half fetched or written, also of what nobody wants any longer."""
-    served.mkdir(parents=True, exist_ok=True)
-    with FileLock(served / ".lock"):
-        for path in (*served.glob(".*.partial"), *served.glob("*/.*.partial"), *served.glob("*/*.old")):
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
-
-
 def _bring(tracking: Tracking, name: str, version: str, model: Path, challenger: str | None) -> None:
     target = model / version
-    if not _is_whole(target):
+    if not is_whole(target):
         fetch(tracking, name, version, target)
     previous, beside = pointed_at(model), _pointed_challenger(model)
     if beside and (beside.version != challenger or challenger == version):
         beside = None
     write_text(model / POINTER, pointer_text(version, beside))
-    _prune(model, {version, previous, challenger})
+    prune(model, {version, previous, challenger})
     with suppress(RegistryError):
         # Served all the same: whoever moved the alias in MLflow's page was not asked, and the registry is to be followed.
         _remark_on_figures(tracking, name, version, target)
@@ -187,6 +185,8 @@ class _Challengers:
             write_text(model / POINTER, pointer_text(champion, new))
         except OSError as error:
             self.failed[name] = f"its pointer cannot be written: {error}"
+            if version:
+                self.retries.failed((name, version), self.failed[name])
             return False
         if old and old.version not in (champion, version):
             shutil.rmtree(model / old.version, ignore_errors=True)
@@ -202,18 +202,17 @@ class _Challengers:
                 self._bring(name, version)
         except ConfigError as error:
             return PointedChallenger(version=version, problem=f"its tag '{TRAFFIC}': {error.what}")
-        except (MaasflowError, OSError) as error:
-            known = explain(error)
-            self.failed[name] = known.what if known else str(error)
-            self.retries.failed((name, version), self.failed[name])
+        except Exception as error:  # noqa: BLE001 - as for champions
+            self.failed[name], safe = _reasons(error)
+            self.retries.failed((name, version), safe)
             # A registry that is gone in the middle of it says nothing of what is here.
             here = old and old.version == version
-            return old if here else PointedChallenger(version=version, problem="it could not be brought here")
+            return old if here else PointedChallenger(version=version, problem=f"it could not be brought here: {safe}")
         return None if traffic.traffic == "none" else PointedChallenger(version=version, traffic=traffic.traffic, share=traffic.share)
 
     def _bring(self, name: str, version: str) -> None:
         target = self.served / name / version
-        if not _is_whole(target):
+        if not is_whole(target):
             fetch(self.tracking, name, version, target)
 
 
@@ -234,50 +233,6 @@ def _remark_on_figures(tracking: Tracking, name: str, version: str, folder: Path
             "%s version %s is served, but its figures are of another machine (here: %s); to take them again: maasflow promote %s %s",
             *(name, version, here.unlike(manifest.variant().place), name, version),
         )
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        Bundle.open(folder)
-    except BundleError:
-        return False
-    return True
-
-
-def fetch(tracking: Tracking, name: str, version: str, target: Path) -> None:
-    """Download a bundle, and put it in its place once it is verified. Raises RegistryError, BundleError."""
-    tags = tracking.version(name, version).tags
-    if KEY not in tags:
-        # Said before the download: on a registry that others use too, it may be of any size.
-        raise BundleError(f"{name} version {version} was not registered by maasflow")
-    partial = target.with_name(f".{version}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        bundle = tracking.fetch_bundle(name, version, partial)
-        _verify(bundle, name, tags.get(CONTENT))
-        replace_folder(bundle, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _verify(folder: Path, name: str, digest: str | None) -> None:
-    """Raises BundleError unless it is a whole bundle of this model and, where the registry knows its digest, that very one."""
-    try:
-        found = Bundle.open(folder).manifest.name
-    except BundleError as error:
-        # The folder is about to go.
-        raise BundleError(error.what.replace(f"{folder}{os.sep}", "").replace(str(folder), "what was fetched"), error.do) from None
-    if found != name:
-        raise BundleError(f"its bundle is one of the model '{found}', not of '{name}'", "move the alias to a version of its own")
-    if digest and sha256(folder / MANIFEST) != digest:
-        raise BundleError(f"bundle '{name}': bundle.json differs from the digest in the version's tag {CONTENT}", "register it again")
-
-
-def _prune(model: Path, kept: Collection[str | None]) -> None:
-    """Remove all versions but the served one, the one before it, for a rollback without a download, and the challenger."""
-    for folder in model.iterdir():
-        if folder.is_dir() and folder.name not in kept:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def main() -> int:
@@ -327,13 +282,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _follow(tracking: Tracking, served: Path, options: argparse.Namespace, stop: threading.Event) -> None:
-    """Until standard input ends, or SIGTERM. Raises MaasflowError for an address where webhooks cannot be taken."""
+    """Until standard input ends, or SIGTERM. Raises ConfigError for an address where webhooks cannot be taken."""
     # It asks again by itself, and tells meanwhile.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     calls = threading.Event()
-    with ExitStack() as stack:
-        if options.webhook:
-            stack.enter_context(Webhook.at(options.webhook, calls))
+    with Webhook.at(options.webhook, calls) if options.webhook else nullcontext():
         if options.until == "sigterm":
             follow(tracking, served, stop, options.seconds, calls)
             return

@@ -17,13 +17,15 @@ import httpx
 import pytest
 from mlflow import MlflowClient
 
+from tasks import delivery
 from tasks import deploy as module
 from tasks.core.bundle import Bundle
 from tasks.core.errors import RegistryError
 from tasks.core.predictor import this_place
 from tasks.core.served import POINTER, PROBLEM, pointed_at, problem_in
 from tasks.core.stages import replace_folder
-from tasks.deploy import Versions, clean_up, deploy, follow
+from tasks.delivery import clean_up
+from tasks.deploy import Versions, deploy, follow
 from tasks.places import PASSED, tag_of
 from tasks.tracking import CHALLENGER, CHAMPION, CONTENT, TRAFFIC, Release, Tracking
 from tests.conftest import REPOSITORY
@@ -232,7 +234,7 @@ class KilledError(BaseException):
     """Stands for a kill."""
 
 
-@pytest.mark.parametrize("at", ["fetch_bundle", "replace_folder", "write_text", "_prune"])
+@pytest.mark.parametrize("at", ["fetch_bundle", "replace_folder", "write_text", "prune"])
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_killed_anywhere_the_old_or_the_new_is_served_and_the_next_look_ends_it(
     at: str, moment: str, tracking: Tracking, stages: Stages, served: Path, monkeypatch: pytest.MonkeyPatch
@@ -241,7 +243,7 @@ def test_killed_anywhere_the_old_or_the_new_is_served_and_the_next_look_ends_it(
         add_champion(tracking, stages, key=key)
         deploy(tracking, served)
     add_champion(tracking, stages, key="c")
-    owner: Any = Tracking if at == "fetch_bundle" else module
+    owner: Any = {"fetch_bundle": Tracking, "replace_folder": delivery}.get(at, module)
     real = getattr(owner, at)
 
     def kill(*args: Any) -> None:
@@ -303,7 +305,7 @@ def test_a_disk_that_is_full_when_the_pointer_is_written_leaves_the_old_one(
         fill(small_disk, ballast)
 
     with monkeypatch.context() as patched:
-        patched.setattr(module, "replace_folder", place_and_fill)
+        patched.setattr(delivery, "replace_folder", place_and_fill)
         assert deploy(tracking, served).failed["points"].startswith("the disk is full")
     assert json.loads((served / "points" / POINTER).read_text()) == {"version": "1"}
     ballast.unlink()
@@ -544,7 +546,7 @@ def test_a_challenger_that_gets_another_share_is_not_fetched_again(
     add_champion(tracking, stages)
     add_challenger(tracking, stages, "canary 1%")
     deploy(tracking, served)
-    for owner, name in ((Tracking, "fetch_bundle"), (module, "_is_whole")):
+    for owner, name in ((Tracking, "fetch_bundle"), (module, "is_whole")):
         monkeypatch.setattr(owner, name, lambda *_: pytest.fail("it was looked at again"))
     tracking.tag("points", "2", {TRAFFIC: "canary 50%"})
     deploy(tracking, served)
@@ -609,13 +611,13 @@ def test_a_challenger_that_is_broken_leaves_the_champion_alone(
     flip_a_byte(stored(tracking, release))
     found = deploy(tracking, served)
     assert (found.served, found.failed, list(found.failed_challengers)) == ({"points": "1"}, {}, ["points"])
-    assert pointer(served)["challenger"]["problem"] == "it could not be brought here"
+    assert pointer(served)["challenger"]["problem"].startswith("it could not be brought here: bundle 'points': ")
     assert "differs from its digest" in caplog.text
     assert versions(served / "points") == ["1"]
     caplog.clear()
-    resting = Versions()
-    resting.failed(("points", "2"), "it is broken")
-    assert deploy(tracking, served, resting).failed_challengers == {}
+    retries = Versions()
+    retries.failed(("points", "2"), "it failed")
+    assert deploy(tracking, served, retries).failed_challengers == {}
     assert caplog.messages == []
     shutil.rmtree(stored(tracking, release))
     shutil.copytree(stages.folder("compressed") / "bundle", stored(tracking, release))

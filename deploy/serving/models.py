@@ -75,11 +75,11 @@ class Models(Mapping[str, Entry]):
         A failed version is tried again when its pointer is written again, and after ever longer pauses: what failed for want of memory,
         or of a network's disk, comes by itself.
         """
+        self.undelivered, self.registry = problems_below(self.served), problem_in(self.served)
         before = self._versions()
         self._renew_challengers(self._renew())
         if before - self._versions():
             _give_back_memory()
-        self.undelivered, self.registry = problems_below(self.served), problem_in(self.served)
 
     def _renew(self) -> dict[str, Mapping[str, Model]]:
         """Follow the pointers to champions; where that was done, by name, the versions that were loaded before."""

@@ -67,7 +67,7 @@ STAGES = {
     "register, before the version": before("tasks.tracking", "Tracking", "register"),
     "register, before the alias": before("tasks.tracking", "Tracking", "set_alias"),
     "promote, before the alias": before("tasks.tracking", "Tracking", "set_alias", calls=1),
-    "deploy": _BEFORE_FUNCTION.format(module="tasks.deploy", name="replace_folder"),
+    "deploy": _BEFORE_FUNCTION.format(module="tasks.delivery", name="replace_folder"),
     "after all of them": before("tasks.tracking", "Run", "end"),
 }
 
