@@ -93,7 +93,7 @@ def test_what_does_not_keep_its_limits_here_is_not_promoted_and_no_flag_helps(
     release = add_elsewhere(spoil)
     done = maasflow(own_release, "promote", "small", release.version)
     assert done.code == 1
-    said = rf"small version {release.version} fails \d of 3 checks on this machine \((batch, )?metric_drop, limits\.metric_drop\); nothing was promoted"
+    said = rf"small version {release.version} fails \d of 4 checks on this machine \((batch, )?golden, metric_drop, limits\.metric_drop\); nothing was promoted"
     assert re.search(said, done.err), done.err
     assert "FAIL  limits.metric_drop" in done.err
     assert f"maasflow compress small@{release.version}" in done.err
