@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from deploy.serving.server import serve
@@ -23,7 +24,7 @@ logger = logging.getLogger(__name__)
 def serve_here(host: str, port: int, settings: Mapping[str, Any], *, follow: bool) -> int:
     """Serve the workspace's champions until stopped, to those who have one of its API keys where there are any; the exit code."""
     workspace = Workspace.current()
-    with _deployer(workspace, wanted=follow):
+    with _deployer(workspace, settings.get("trust"), wanted=follow):
         return serve(
             workspace.served,
             host,
@@ -33,13 +34,14 @@ def serve_here(host: str, port: int, settings: Mapping[str, Any], *, follow: boo
 
 
 @contextmanager
-def _deployer(workspace: Workspace, *, wanted: bool) -> Iterator[None]:
+def _deployer(workspace: Workspace, trust: Path | None, *, wanted: bool) -> Iterator[None]:
     """A process that brings new champions to the served folder. The server-only install has no MLflow, and so none."""
     if not wanted or importlib.util.find_spec("mlflow") is None:
         yield
         return
     # Its standard input ends when this process does, however it dies, and then it ends too.
-    kept = _Kept([sys.executable, "-m", "tasks.deploy", str(workspace.root)])
+    trusted = ["--trust", str(trust.resolve())] if trust else []
+    kept = _Kept([sys.executable, "-m", "tasks.deploy", str(workspace.root), *trusted])
     with kept:
         yield
 

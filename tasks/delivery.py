@@ -8,22 +8,34 @@ from pathlib import Path
 from filelock import FileLock
 
 from tasks.core.bundle import MANIFEST, Bundle
-from tasks.core.errors import BundleError
+from tasks.core.errors import BundleError, ConfigError
 from tasks.core.file_digests import sha256
+from tasks.core.signature import Trust
 from tasks.core.stages import replace_folder
 from tasks.tracking import CONTENT, KEY, Tracking
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether a verified bundle lies there."""
+def deliver(tracking: Tracking, name: str, version: str, target: Path, trust: Path | None = None) -> None:
+    """Fetch a bundle unless it lies there whole. With `trust`, signed by one of the keys in that file. Raises RegistryError, BundleError."""
     try:
-        Bundle.open(folder)
+        # Each time, as keys change while the deployer runs.
+        keys = Trust.read(trust) if trust else None
+    except ConfigError as error:
+        raise BundleError("the keys that are trusted cannot be read", error.do) from error
+    if not is_whole(target, keys):
+        fetch(tracking, name, version, target, keys)
+
+
+def is_whole(folder: Path, trust: Trust | None = None) -> bool:
+    """Whether a verified bundle lies there; with `trust`, a signed one."""
+    try:
+        Bundle.open(folder, trust=trust)
     except BundleError:
         return False
     return True
 
 
-def fetch(tracking: Tracking, name: str, version: str, target: Path) -> None:
+def fetch(tracking: Tracking, name: str, version: str, target: Path, trust: Trust | None = None) -> None:
     """Download a bundle, and put it in its place once it is verified. Raises RegistryError, BundleError."""
     tags = tracking.version(name, version).tags
     if KEY not in tags:
@@ -33,16 +45,16 @@ def fetch(tracking: Tracking, name: str, version: str, target: Path) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         bundle = tracking.fetch_bundle(name, version, partial)
-        _verify(bundle, name, tags.get(CONTENT))
+        _verify(bundle, name, tags.get(CONTENT), trust)
         replace_folder(bundle, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _verify(folder: Path, name: str, digest: str | None) -> None:
+def _verify(folder: Path, name: str, digest: str | None, trust: Trust | None) -> None:
     """Raises BundleError unless it is a whole bundle of this model and, where the registry knows its digest, that very one."""
     try:
-        found = Bundle.open(folder).manifest.name
+        found = Bundle.open(folder, trust=trust).manifest.name
     except BundleError as error:
         # The folder is about to go.
         raise BundleError(error.what.replace(f"{folder}{os.sep}", "").replace(str(folder), "what was fetched"), error.do) from None

@@ -26,7 +26,7 @@ from tasks.core.served import POINTER, PointedChallenger, Problem, challenger_at
 from tasks.core.stages import write_text
 from tasks.core.traffic import Traffic
 from tasks.core.workspace import Workspace
-from tasks.delivery import clean_up, fetch, is_whole, prune
+from tasks.delivery import clean_up, deliver, prune
 from tasks.places import is_measured
 from tasks.tracking import CHALLENGER, CHAMPION, TRAFFIC, Tracking
 from tasks.webhook import SECRET, Webhook
@@ -52,8 +52,10 @@ class DeployResult(Config):
     failed_challengers: dict[str, str]
 
 
-def deploy(tracking: Tracking, served: Path, retries: Versions | None = None) -> DeployResult:
+def deploy(tracking: Tracking, served: Path, retries: Versions | None = None, trust: Path | None = None) -> DeployResult:
     """Fetch and verify every champion that is not here yet, then point at it. A failure leaves that model as it was.
+
+    With `trust`, a file of public keys, nothing is pointed at that none of them signed: the server would refuse it.
 
     Why it failed is logged once, and left beside the pointer for the server to show. A version that rests, by `retries`, is
     passed over. Raises RegistryError where the registry cannot be asked.
@@ -73,14 +75,15 @@ def deploy(tracking: Tracking, served: Path, retries: Versions | None = None) ->
             if retries.rests((name, version)):
                 continue
             try:
-                _bring(tracking, name, version, served / name, challengers.get(name))
+                deliver(tracking, name, version, served / name / version, trust)
+                _point(tracking, name, version, served / name, challengers.get(name))
                 changed.append(name)
             except Exception as error:  # noqa: BLE001 - whatever this one met, the others are to be brought
                 failed[name] = _tell(error, name, version, served / name, retries)
         changed += _withdraw(served, champions)
         here = {name: current for name in champions if (current := pointed_at(served / name))}
         # After all champions, which wait for no challenger's download.
-        beside = _Challengers(tracking, served, retries)
+        beside = _Challengers(tracking, served, retries, trust)
         for name, champion in here.items():
             if beside.follow(name, champion, challengers.get(name)) and name not in changed:
                 changed.append(name)
@@ -126,7 +129,14 @@ def _reasons(error: Exception) -> tuple[str, str]:
     return known.what if known else f"{type(error).__name__}: {error}", "the deployer could not store it, and says why in its log"
 
 
-def follow(tracking: Tracking, served: Path, stop: threading.Event, seconds: float = 2.0, calls: threading.Event | None = None) -> None:
+def follow(
+    tracking: Tracking,
+    served: Path,
+    stop: threading.Event,
+    seconds: float = 2.0,
+    calls: threading.Event | None = None,
+    trust: Path | None = None,
+) -> None:
     """Deploy again and again, `seconds` apart, and sooner where the registry `calls`.
 
     A registry that is away leaves everything as it is, and is told of once.
@@ -136,7 +146,7 @@ def follow(tracking: Tracking, served: Path, stop: threading.Event, seconds: flo
     told, tries = "", 0
     while not stop.is_set():
         try:
-            deploy(tracking, served, retries)
+            deploy(tracking, served, retries, trust)
             tell_problem(served, None)
             told, tries = "", 0
         except Exception as error:  # noqa: BLE001 - whatever it was, the server goes on with what it has, and the next look may do better
@@ -149,10 +159,7 @@ def follow(tracking: Tracking, served: Path, stop: threading.Event, seconds: flo
             calls.clear()
 
 
-def _bring(tracking: Tracking, name: str, version: str, model: Path, challenger: str | None) -> None:
-    target = model / version
-    if not is_whole(target):
-        fetch(tracking, name, version, target)
+def _point(tracking: Tracking, name: str, version: str, model: Path, challenger: str | None) -> None:
     previous, beside = pointed_at(model), _pointed_challenger(model)
     if beside and (beside.version != challenger or challenger == version):
         beside = None
@@ -160,16 +167,17 @@ def _bring(tracking: Tracking, name: str, version: str, model: Path, challenger:
     prune(model, {version, previous, challenger})
     with suppress(RegistryError):
         # Served all the same: whoever moved the alias in MLflow's page was not asked, and the registry is to be followed.
-        _remark_on_figures(tracking, name, version, target)
+        _remark_on_figures(tracking, name, version, model / version)
 
 
 class _Challengers:
     """Puts into the pointers which challengers get which part of the requests, as the tags of their versions say."""
 
-    def __init__(self, tracking: Tracking, served: Path, retries: Versions) -> None:
+    def __init__(self, tracking: Tracking, served: Path, retries: Versions, trust: Path | None) -> None:
         self.tracking = tracking
         self.served = served
         self.retries = retries
+        self.trust = trust
         self.failed: dict[str, str] = {}
 
     def follow(self, name: str, champion: str, version: str | None) -> bool:
@@ -199,7 +207,7 @@ class _Challengers:
             if traffic.traffic != "none" and not (old and old.version == version and not old.problem):
                 if self.retries.rests((name, version)):
                     return old
-                self._bring(name, version)
+                deliver(self.tracking, name, version, self.served / name / version, self.trust)
         except ConfigError as error:
             return PointedChallenger(version=version, problem=f"its tag '{TRAFFIC}': {error.what}")
         except Exception as error:  # noqa: BLE001 - as for champions
@@ -209,11 +217,6 @@ class _Challengers:
             here = old and old.version == version
             return old if here else PointedChallenger(version=version, problem=f"it could not be brought here: {safe}")
         return None if traffic.traffic == "none" else PointedChallenger(version=version, traffic=traffic.traffic, share=traffic.share)
-
-    def _bring(self, name: str, version: str) -> None:
-        target = self.served / name / version
-        if not is_whole(target):
-            fetch(self.tracking, name, version, target)
 
 
 def _pointed_challenger(model: Path) -> PointedChallenger | None:
@@ -255,7 +258,7 @@ def main() -> int:
         clean_up(served)
         if options.once:
             # Of a champion that cannot be brought it tells, and that keeps no other from being served.
-            deploy(tracking, served)
+            deploy(tracking, served, trust=options.trust)
         else:
             _follow(tracking, served, options, stop)
     except Exception as error:  # noqa: BLE001 - the last frame before the shell
@@ -275,6 +278,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         help=f"look at once when MLflow posts an event here, signed with the secret in {SECRET}",
     )
+    parser.add_argument("--trust", type=Path, metavar="FILE", help="bring only what one of the public keys in this file signed")
     until = parser.add_mutually_exclusive_group()
     until.add_argument("--until", choices=["stdin", "sigterm"], default="stdin", help="end with standard input, or at SIGTERM")
     until.add_argument("--once", action="store_true", help="look once")
@@ -288,9 +292,9 @@ def _follow(tracking: Tracking, served: Path, options: argparse.Namespace, stop:
     calls = threading.Event()
     with Webhook.at(options.webhook, calls) if options.webhook else nullcontext():
         if options.until == "sigterm":
-            follow(tracking, served, stop, options.seconds, calls)
+            follow(tracking, served, stop, options.seconds, calls, options.trust)
             return
-        follower = threading.Thread(target=follow, args=(tracking, served, stop, options.seconds, calls), daemon=True)
+        follower = threading.Thread(target=follow, args=(tracking, served, stop, options.seconds, calls, options.trust), daemon=True)
         follower.start()
         sys.stdin.buffer.read()
         stop.set()

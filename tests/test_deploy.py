@@ -23,6 +23,7 @@ from tasks.core.bundle import Bundle
 from tasks.core.errors import RegistryError
 from tasks.core.predictor import this_place
 from tasks.core.served import POINTER, PROBLEM, pointed_at, problem_in
+from tasks.core.signature import create_signing_key
 from tasks.core.stages import replace_folder
 from tasks.delivery import clean_up
 from tasks.deploy import Versions, deploy, follow
@@ -540,13 +541,26 @@ def test_a_challenger_gets_what_its_tag_says(tracking: Tracking, stages: Stages,
     assert pointer(served) == {"version": "1"}
 
 
+def test_what_nobody_signed_is_not_pointed_at_where_signatures_are_wanted(
+    tracking: Tracking, stages: Stages, served: Path, tmp_path: Path
+) -> None:
+    add_champion(tracking, stages)
+    deploy(tracking, served)
+    trusted = create_signing_key(tmp_path / "key.pem")
+    release = add_release(tracking, stages, key="other")
+    tracking.set_alias("points", CHAMPION, release.version)
+    found = deploy(tracking, served, trust=trusted)
+    assert pointed_at(served / "points") == "1"
+    assert "has no signature" in found.failed["points"]
+
+
 def test_a_challenger_that_gets_another_share_is_not_fetched_again(
     tracking: Tracking, stages: Stages, served: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add_champion(tracking, stages)
     add_challenger(tracking, stages, "canary 1%")
     deploy(tracking, served)
-    for owner, name in ((Tracking, "fetch_bundle"), (module, "is_whole")):
+    for owner, name in ((Tracking, "fetch_bundle"), (module, "deliver")):
         monkeypatch.setattr(owner, name, lambda *_: pytest.fail("it was looked at again"))
     tracking.tag("points", "2", {TRAFFIC: "canary 50%"})
     deploy(tracking, served)
