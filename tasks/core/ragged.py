@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any, Self
 
 import numpy as np
@@ -18,8 +18,7 @@ class Ragged:
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]], dtype: npt.DTypeLike) -> Self:
-        offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        offsets = np.fromiter(accumulate(map(len, rows), initial=0), np.int64, len(rows) + 1)
         values = np.fromiter(chain.from_iterable(rows), dtype, int(offsets[-1]))
         return cls(values, offsets)
 
@@ -35,7 +34,7 @@ class Ragged:
     @property
     def lengths(self) -> npt.NDArray[np.int64]:
         """int64 [rows]."""
-        return np.diff(self.offsets)
+        return self.offsets[1:] - self.offsets[:-1]
 
     def take(self, rows: Any) -> "Ragged":
         """The rows of a slice or of an array of row numbers."""
@@ -52,7 +51,7 @@ class Ragged:
         longest = max(1, int(lengths.max(initial=0)))
         if len(self.values) == len(self) * longest:
             alike = self.values.reshape(-1, longest).astype(np.int64)
-            return alike, np.ones_like(alike)
+            return alike, np.ones(alike.shape, np.int64)
         here = np.arange(longest) < lengths[:, None]
         values = np.full(here.shape, fill, np.int64)
         values[here] = self.values
