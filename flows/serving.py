@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 def serve_here(host: str, port: int, settings: Mapping[str, Any], *, follow: bool) -> int:
     """Serve the workspace's champions until stopped, to those who have one of its API keys where there are any; the exit code."""
     workspace = Workspace.current()
+    if settings.get("access_log"):
+        # The command shows warnings alone.
+        logging.getLogger("deploy").setLevel(logging.INFO)
     with _deployer(workspace, settings.get("trust"), wanted=follow):
         return serve(
             workspace.served,
