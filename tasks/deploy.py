@@ -241,7 +241,10 @@ def _remark_on_figures(tracking: Tracking, name: str, version: str, folder: Path
 def main() -> int:
     """`python -m tasks.deploy [WORKSPACE]`: the exit code is 0, or 1 where `--once` could not ask the registry."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
+    if options.once and options.webhook:
+        parser.error("--webhook is for a deployer that stays: leave it or --once out")
     workspace = Workspace(options.workspace.resolve())
     tracking, served = Tracking.of(workspace), options.served or workspace.served
     stop = threading.Event()
